@@ -1,0 +1,130 @@
+# cowvm: build, check, demo.  One Makefile for the whole tree; explicit lists of
+# what belongs to which part.  Variants: make BUILD=release|debug|asan|tsan|fuzz.
+# Outputs lie in build/$(BUILD)/; build/cowvm and build/cowimg are the release ones.
+
+BUILD   ?= release
+CC      ?= cc
+PREFIX  ?= /usr/local
+VERSION := 0.1
+
+O := build/$(BUILD)
+
+CSTD    := -std=gnu17
+WARN    := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes \
+	   -Wimplicit-fallthrough -Wno-unused-parameter -Wframe-larger-than=16384
+ifdef CI
+WARN    += -Werror
+endif
+OPT_release := -O2 -g
+OPT_debug   := -O0 -g3
+OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+	       -fno-omit-frame-pointer
+OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
+ifeq ($(BUILD),fuzz)
+CC := clang
+endif
+OPT := $(OPT_$(BUILD))
+ifeq ($(OPT),)
+$(error unknown BUILD '$(BUILD)': release, debug, asan, tsan or fuzz)
+endif
+
+CPPFLAGS += -I. -I$(O)/gen -DCOWVM_VERSION='"$(VERSION)"'
+CFLAGS   += $(CSTD) $(WARN) $(OPT) -pthread
+LDFLAGS  += $(OPT) -pthread
+
+# --- what belongs where -----------------------------------------------------
+
+BASE := \
+	base/base.o \
+	base/error.o \
+	base/log.o \
+	base/thread.o
+
+BLOCK :=
+
+IMG :=
+
+CORE :=
+
+DEVICES :=
+
+FIRMWARE :=
+
+MONITOR :=
+
+VMM :=
+
+# Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
+# linked with every library of ours (the linker takes what it needs).
+UNIT_TESTS :=
+DEVICE_TESTS :=
+
+LIBS_base    := -luring
+LIBS_monitor := -lreadline
+
+# --- rules ------------------------------------------------------------------
+
+LIB_NAMES := monitor firmware devices core block base
+OBJS_base     := $(BASE:%=$(O)/%)
+OBJS_block    := $(BLOCK:%=$(O)/%)
+OBJS_core     := $(CORE:%=$(O)/%)
+OBJS_devices  := $(DEVICES:%=$(O)/%)
+OBJS_firmware := $(FIRMWARE:%=$(O)/%)
+OBJS_monitor  := $(MONITOR:%=$(O)/%)
+OBJS_vmm      := $(VMM:%=$(O)/%)
+OBJS_img      := $(IMG:%=$(O)/%)
+LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
+TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
+
+PROGRAMS := $(if $(VMM),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
+
+.PHONY: all
+all: $(PROGRAMS)
+ifeq ($(BUILD),release)
+all: $(PROGRAMS:$(O)/%=build/%)
+build/%: $(O)/%
+	@ln -f $< $@
+endif
+
+$(O)/cowvm: $(OBJS_vmm) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $(OBJS_vmm) -Wl,--start-group $(LIBS) -Wl,--end-group \
+		$(LIBS_monitor) $(LIBS_base)
+$(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
+	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_base)
+
+define LIBRARY
+$(O)/lib$(1).a: $$(OBJS_$(1))
+	@rm -f $$@
+	$(AR) rcs $$@ $$(OBJS_$(1))
+endef
+$(foreach lib,$(LIB_NAMES),$(eval $(call LIBRARY,$(lib))))
+
+# The list of objects is an input too: a file that leaves a list leaves the library.
+$(O)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(O)/%.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+.PHONY: tests
+tests: $(TEST_BINS)
+$(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group \
+		-lcmocka $(LIBS_monitor) $(LIBS_base)
+.SECONDARY: $(TEST_BINS:%=%.o)
+
+.PHONY: check-unit
+check-unit: $(TEST_BINS)
+	@set -e; for t in $(TEST_BINS); do echo "== $$t"; $$t; done
+
+.PHONY: lint
+lint:
+	tests/lint
+
+.PHONY: clean
+clean:
+	rm -rf build
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)
