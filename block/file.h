@@ -1,0 +1,26 @@
+/* A host file or block device as the lowest image: locks, cache modes, holes.
+ *
+ * With O_DIRECT (cache none, directsync) buffers that are not aligned are
+ * bounced and partial blocks are read, changed and written.  Locks are the
+ * reference's byte locks, so the two programs keep out of each other's images. */
+#ifndef BLOCK_FILE_H
+#define BLOCK_FILE_H
+
+#include "block/image.h"
+
+extern const struct image_driver file_driver;
+
+/* Open an existing file or device.  policy->writable asks for read-write; the
+ * messages are the reference's ("Could not open 'x': No such file or directory",
+ * "Failed to get \"write\" lock").  Suspends. */
+int file_open(struct fiber *f, struct image **out, const char *path,
+	      const struct open_policy *policy, struct error *err);
+/* Create (or empty) a regular file of this size, all holes, and open it writable. */
+int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes,
+		const struct open_policy *policy, struct error *err);
+/* Bytes that the file takes on the host (st_blocks). */
+int file_allocated_bytes(struct image *img, u64 *out);
+/* Host descriptor, for diagnostics and tests; belongs to the image. */
+int file_fd(const struct image *img);
+
+#endif

@@ -1,0 +1,41 @@
+/* Filters over a host file, for tests: record what is written, fail on purpose. */
+#ifndef BLOCK_FILTER_H
+#define BLOCK_FILTER_H
+
+#include "block/image.h"
+
+/* One event, in the order of completion.  For a write, `issued` is the number of
+ * syncs completed when it was issued: writes may be reordered freely between two
+ * syncs, never across one that was issued after they completed. */
+struct record_event {
+	enum record_kind {
+		RECORD_WRITE,
+		RECORD_ZERO,
+		RECORD_DISCARD,
+		RECORD_SYNC,
+		RECORD_RESIZE,
+		RECORD_MARK
+	} kind;
+	u64 hoff, bytes; /* RECORD_RESIZE: bytes is the new size; RECORD_MARK: hoff is the mark */
+	u8 *data;	 /* RECORD_WRITE only */
+};
+struct record_log {
+	struct record_event *events;
+	size_t n, room;
+};
+/* Takes `below`; events go to `log`, which outlives the image. */
+int filter_record_new(struct image **out, struct image *below, struct record_log *log);
+void record_mark(struct record_log *log, u64 mark);
+void record_log_fini(struct record_log *log);
+
+/* Fail the Nth matching operation from now on (1 = next; 0 = none); `sticky`
+ * fails all after it too. */
+struct fault_rule {
+	unsigned reads, writes, syncs; /* countdowns */
+	int error;		       /* negative errno to answer */
+	bool sticky;
+};
+/* Takes `below`; the rule is lent and may be changed between requests. */
+int filter_fault_new(struct image **out, struct image *below, struct fault_rule *rule);
+
+#endif

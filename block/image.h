@@ -1,0 +1,136 @@
+/* Inside of the block layer: an open image, its driver, its backing chain.
+ *
+ * Every image belongs to one loop thread and is touched by that thread alone;
+ * `struct fiber *f` first means: may suspend.  image.c checks range, alignment
+ * and writability once, drivers trust them.  Drivers and filters see the image
+ * below only as `struct image *`; the lowest one is a host file (file.h).
+ * Offsets: goff guest, hoff host, in bytes. */
+#ifndef BLOCK_IMAGE_H
+#define BLOCK_IMAGE_H
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/fiber.h"
+
+#include <sys/uio.h>
+
+struct image;
+struct file;
+
+/* How to open, and what an image may pull in by naming it. */
+enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_DIRECTSYNC, CACHE_UNSAFE };
+
+struct open_policy {
+	bool writable;
+	bool share_writers; /* do not refuse another process's write lock (-U) */
+	bool no_backing;    /* leave the backing file closed (info, rebase -u) */
+	bool check_only;    /* open damaged metadata as far as check needs it */
+	bool discard;	    /* discard requests reach the host (discard=unmap) */
+	enum cache_mode cache;
+	u32 l2_cache_bytes; /* 0: default */
+	const char *format; /* NULL: probe; else never probes */
+	/* Put a filter (record, fault) over each host file; NULL: none.  Takes
+	 * and returns the image the format driver will see. */
+	struct image *(*wrap)(struct image *file, void *arg);
+	void *wrap_arg;
+};
+
+/* What a byte range of an image is. */
+enum map_kind {
+	MAP_DATA = 1 << 0,  /* may hold other than zeros */
+	MAP_ZERO = 1 << 1,  /* reads as zeros */
+	MAP_ALLOC = 1 << 2, /* decided by this image, not by its backing */
+	MAP_HOFF = 1 << 3,  /* `hoff` is valid in `file` */
+	MAP_COMPRESSED = 1 << 4,
+};
+struct map_extent {
+	u64 bytes; /* of the answer, from the asked goff on; > 0 */
+	u64 hoff;
+	u32 kind; /* enum map_kind bits */
+};
+
+/* Reported by check.  Counts of clusters, as the reference prints them. */
+struct check_result {
+	u64 corruptions, leaks, check_errors;
+	u64 corruptions_fixed, leaks_fixed;
+	u64 total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+	u64 image_end_bytes;
+};
+struct check_request {
+	bool fix_leaks, fix_errors;
+	/* One line of output, without newline; may be NULL. */
+	void (*line)(void *arg, const char *text);
+	void *arg;
+	struct check_result result;
+};
+
+enum zero_flags { ZERO_MAY_UNMAP = 1, ZERO_NO_FALLBACK = 2 };
+
+struct image_driver {
+	const char *name;  /* "qcow2", "raw", "file", "record", ... */
+	size_t state_size; /* of the driver's struct, which starts with struct image */
+	/* 0..100: how sure from the first bytes of the file. */
+	int (*probe)(const u8 *head, size_t bytes);
+	/* img->below is open; sets img->bytes.  Fills err. */
+	int (*open)(struct fiber *f, struct image *img, const struct open_policy *policy,
+		    struct error *err);
+	int (*read)(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+		    unsigned n);
+	int (*write)(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+		     unsigned n);
+	/* Make the range read as zeros, cheaply; -ENOTSUP: the caller writes zeros. */
+	int (*zero)(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flags);
+	int (*discard)(struct fiber *f, struct image *img, u64 goff, u64 bytes);
+	int (*flush)(struct fiber *f, struct image *img);
+	int (*map)(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
+	int (*resize)(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+	int (*check)(struct fiber *f, struct image *img, struct check_request *req,
+		     struct error *err);
+	/* Writes out what is pending; the first error is returned, all is released. */
+	int (*close)(struct fiber *f, struct image *img);
+};
+
+struct image {
+	const struct image_driver *driver; /* [const] */
+	struct loop *loop;		   /* [const] */
+	char *name;			   /* [const] as given or as the overlay names it */
+	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
+	bool writable;			   /* [loop] false also after corruption */
+	u32 request_align;		   /* [const] power of two; 1: any */
+	struct image *below;		   /* [loop] the file under a format or filter */
+	struct image *backing;		   /* [loop] NULL: reads as zeros */
+	char *backing_name;		   /* [loop] as the image names it, even if not open */
+	char *backing_format;		   /* [loop] NULL: not named */
+};
+
+/* Open NAME and, as the policy allows, its backing chain.  Suspends. */
+int image_open(struct fiber *f, struct image **out, const char *name,
+	       const struct open_policy *policy, struct error *err);
+int image_close(struct fiber *f, struct image *img); /* takes img; NULL is fine */
+
+/* iov bytes must lie in the image (-EINVAL) and writes need img->writable
+ * (-EACCES, -EROFS).  read fills the vector, with zeros beyond a short backing. */
+int image_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n);
+int image_write(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n);
+int image_pread(struct fiber *f, struct image *img, u64 goff, void *buf, u64 bytes);
+int image_pwrite(struct fiber *f, struct image *img, u64 goff, const void *buf, u64 bytes);
+int image_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flags);
+int image_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes);
+int image_flush(struct fiber *f, struct image *img);
+int image_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
+int image_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+
+/* Read [goff, goff + bytes) of the chain from img->backing downward: zeros beyond
+ * its end or without a backing image. */
+int image_read_backing(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+		       unsigned n);
+
+/* The drivers there are, by name; probing looks at them in this order. */
+const struct image_driver *image_driver_find(const char *name);
+const struct image_driver *image_driver_probe(const u8 *head, size_t bytes);
+/* Name of a backing file as seen from the directory of its overlay (free() it). */
+char *image_resolve_name(const char *overlay, const char *backing);
+/* Depth of the backing chain: 0 without one. */
+unsigned image_depth(const struct image *img);
+
+#endif

@@ -1,0 +1,35 @@
+/* qcow2 for its users: the driver, creation and what `info` and `check` show.
+ * Format: QEMU's docs/interop/qcow2; versions 2 and 3. */
+#ifndef BLOCK_QCOW2_QCOW2_H
+#define BLOCK_QCOW2_QCOW2_H
+
+#include "block/image.h"
+
+extern const struct image_driver qcow2_driver;
+
+struct qcow2_create_options {
+	u64 bytes;	   /* guest size, rounded up to 512 */
+	u32 version;	   /* 2 or 3; 0: 3 */
+	u32 cluster_bytes; /* 512..2 MiB, power of two; 0: 65536 */
+	u32 refcount_bits; /* 1..64, power of two; 0: 16 */
+	bool lazy_refcounts;
+	bool preallocate_metadata;
+	const char *backing_file;   /* NULL: none; <= 1023 bytes */
+	const char *backing_format; /* written as a header extension; NULL: none */
+};
+/* Write a fresh image into an empty, open, writable file.  Layout: cluster 0
+ * header, 1 refcount table, 2 first refcount block, 3 L1 table (as far as they
+ * fit in one cluster each).  Durable on return.  Suspends. */
+int qcow2_create(struct fiber *f, struct image *file, const struct qcow2_create_options *opt,
+		 struct error *err);
+
+/* What `info` shows. */
+struct qcow2_info {
+	u32 version, cluster_bytes, refcount_bits;
+	bool lazy_refcounts, dirty, corrupt, extended_l2;
+	u32 compression_type; /* 0 zlib, 1 zstd */
+	u32 snapshots;
+};
+void qcow2_get_info(struct image *img, struct qcow2_info *out); /* img->driver is qcow2 */
+
+#endif
