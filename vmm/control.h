@@ -1,0 +1,86 @@
+/* All that a monitor may do with a machine.
+ *
+ * Called on the main thread.  `struct vm` is the whole machine; the monitor knows
+ * no more of it than this.  Text results go to an `out` callback, line by line or
+ * in pieces, so that one function serves terminal, socket and tests. */
+#ifndef VMM_CONTROL_H
+#define VMM_CONTROL_H
+
+#include "base/base.h"
+#include "base/error.h"
+
+struct vm;
+struct loop;
+
+enum run_state {
+	RUN_PRELAUNCH,
+	RUN_RUNNING,
+	RUN_PAUSED,
+	RUN_INTERNAL_ERROR,
+	RUN_IO_ERROR,
+	RUN_SHUTDOWN,
+	RUN_GUEST_PANICKED,
+	RUN_SUSPENDED,
+	RUN_STATES
+};
+/* "running", "paused", "prelaunch", "internal-error", "io-error", "shutdown", ... */
+const char *run_state_name(enum run_state s);
+
+/* Where a command prints; text may hold several lines or parts of one. */
+struct printer {
+	void (*print)(struct printer *p, const char *text, size_t bytes);
+};
+void print_to(struct printer *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+struct loop *vm_loop(struct vm *vm);
+const char *vm_name(struct vm *vm); /* "" without -name */
+enum run_state vm_state(struct vm *vm);
+
+/* Run states.  cont: -EBUSY-like errors with a message when the state forbids. */
+int vm_stop(struct vm *vm, struct error *err);
+int vm_cont(struct vm *vm, struct error *err);
+int vm_system_reset(struct vm *vm, struct error *err);
+int vm_system_powerdown(struct vm *vm, struct error *err);
+int vm_nmi(struct vm *vm, u32 cpu, struct error *err);
+void vm_quit(struct vm *vm); /* orderly end of the process; returns */
+
+/* Told on the main thread when the run state changes or the guest resets. */
+struct vm_watcher {
+	struct vm_watcher *next;
+	void (*changed)(struct vm_watcher *w, enum run_state state);
+};
+void vm_watch(struct vm *vm, struct vm_watcher *w);
+void vm_unwatch(struct vm *vm, struct vm_watcher *w);
+
+/* `info ...`: print as the reference does. */
+void vm_info_status(struct vm *vm, struct printer *p);
+void vm_info_name(struct vm *vm, struct printer *p);
+void vm_info_uuid(struct vm *vm, struct printer *p);
+void vm_info_kvm(struct vm *vm, struct printer *p);
+void vm_info_cpus(struct vm *vm, u32 current, struct printer *p);
+int vm_info_registers(struct vm *vm, u32 cpu, bool all, struct printer *p, struct error *err);
+int vm_info_block(struct vm *vm, bool nodes, bool verbose, const char *device, struct printer *p,
+		  struct error *err);
+void vm_info_blockstats(struct vm *vm, struct printer *p);
+void vm_info_mtree(struct vm *vm, struct printer *p);
+void vm_info_pci(struct vm *vm, struct printer *p);
+void vm_info_qtree(struct vm *vm, struct printer *p);
+void vm_info_irq(struct vm *vm, struct printer *p);
+void vm_info_chardev(struct vm *vm, struct printer *p);
+
+/* Memory and ports as the guest sees them.  Reads and writes are done while the
+ * vCPUs are stopped for an instant, the same run state afterwards. */
+u32 vm_cpus(struct vm *vm);
+int vm_read_physical(struct vm *vm, u64 gpa, void *buf, size_t bytes, struct error *err);
+int vm_read_virtual(struct vm *vm, u32 cpu, u64 gva, void *buf, size_t bytes, struct error *err);
+int vm_translate(struct vm *vm, u32 cpu, u64 gva, u64 *gpa, struct error *err);
+int vm_port_read(struct vm *vm, u16 port, unsigned size, u32 *value, struct error *err);
+int vm_port_write(struct vm *vm, u16 port, unsigned size, u32 value, struct error *err);
+/* A register by name ("rip", "eax", ...) for expressions. */
+int vm_register(struct vm *vm, u32 cpu, const char *name, u64 *value);
+
+/* Keyboard: set-1 make code with 0x80 for E0-prefixed keys as the reference's key
+ * table; pressed or released. */
+int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err);
+
+#endif

@@ -1,0 +1,86 @@
+/* Guest physical memory: RAM, ROM and framebuffer regions, and access by address.
+ *
+ * Regions are added while the machine is built; afterwards only framebuffer-like
+ * regions move.  Reads and writes by devices go through here, so that every write
+ * of ours can be marked dirty (KVM's log does not see it).  Lookup is lock-free
+ * for readers (an immutable table, replaced under mem's lock). */
+#ifndef VMM_CORE_MEM_H
+#define VMM_CORE_MEM_H
+
+#include "base/base.h"
+#include "base/error.h"
+
+#include <sys/uio.h>
+
+struct mem;
+struct mem_region;
+
+enum mem_kind {
+	MEM_RAM,  /* guest reads, writes, executes */
+	MEM_ROM,  /* guest writes are dropped; ours (mem_rom_write) are not */
+	MEM_VRAM, /* as RAM, always dirty-logged, may move */
+};
+
+/* How regions reach the hypervisor; NULL ops: a machine without KVM (tests). */
+struct mem_ops {
+	/* slot is small and unique; bytes 0 removes it. */
+	int (*set_slot)(void *arg, u32 slot, u64 gpa, u64 bytes, void *host, enum mem_kind kind,
+			bool log_dirty);
+	/* One bit per 4 KiB page, cleared by the call. */
+	int (*get_dirty)(void *arg, u32 slot, u64 *bitmap);
+};
+
+int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error *err);
+void mem_free(struct mem *mem);
+
+/* Allocate (anonymous, not populated, page aligned) and map a region at gpa.
+ * name is for `info mtree`.  An unmapped region (gpa MEM_UNMAPPED) is mapped
+ * later by mem_region_move. */
+#define MEM_UNMAPPED UINT64_MAX
+int mem_add(struct mem *mem, struct mem_region **out, const char *name, u64 gpa, u64 bytes,
+	    enum mem_kind kind, struct error *err);
+/* Map bytes [offset, offset + bytes) of another region's memory at gpa, too. */
+int mem_add_alias(struct mem *mem, struct mem_region **out, const char *name, u64 gpa,
+		  struct mem_region *of, u64 offset, u64 bytes, enum mem_kind kind,
+		  struct error *err);
+int mem_region_move(struct mem_region *r, u64 gpa);
+void *mem_region_host(const struct mem_region *r);
+u64 mem_region_bytes(const struct mem_region *r);
+
+/* Host address of guest bytes that lie in one region of RAM or VRAM (writable) or
+ * any region (for reading); NULL otherwise.  Valid until the region moves. */
+void *mem_ptr_rw(struct mem *mem, u64 gpa, u64 bytes);
+const void *mem_ptr_ro(struct mem *mem, u64 gpa, u64 bytes);
+
+/* Copy; 0 or -EFAULT when some byte is not memory (nothing is copied then).
+ * Writes mark dirty; writes to ROM are dropped. */
+int mem_read(struct mem *mem, u64 gpa, void *buf, u64 bytes);
+int mem_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes);
+/* For the machine only: change ROM contents too. */
+int mem_rom_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes);
+
+/* Append host vectors of a guest range for direct I/O to iov[*n .. room): 0,
+ * -EFAULT (not memory, or not writable when device_writes) or -E2BIG. */
+int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct iovec *iov,
+		unsigned *n, unsigned room);
+/* Bytes that a device wrote by itself through mem_ptr_rw or mem_map_iov.  [any thread] */
+void mem_mark_dirty(struct mem *mem, u64 gpa, u64 bytes);
+void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u64 bytes);
+
+/* Pages of the region touched since the last call, by guest or device: sets bits
+ * (one a 4 KiB page) in bitmap.  Logging must have been switched on. */
+int mem_dirty_log(struct mem_region *r, bool on);
+int mem_dirty_collect(struct mem_region *r, u64 *bitmap);
+
+/* For `info mtree` and the snapshot: regions in order of address. */
+struct mem_region_info {
+	const char *name;
+	u64 gpa, bytes;
+	enum mem_kind kind;
+	bool alias;
+	struct mem_region *region;
+};
+unsigned mem_regions(struct mem *mem, struct mem_region_info *out, unsigned room);
+u64 mem_ram_bytes(struct mem *mem);
+
+#endif

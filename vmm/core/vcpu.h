@@ -1,0 +1,60 @@
+/* vCPUs: threads in KVM_RUN, CPUID, pause and resume, registers.
+ *
+ * A vCPU belongs to its thread while it runs; everybody else pauses first.
+ * Threads: vcpu-N each; vcpus_* are called by the control (main) thread. */
+#ifndef VMM_CORE_VCPU_H
+#define VMM_CORE_VCPU_H
+
+#include "base/base.h"
+#include "base/error.h"
+#include "vmm/core/machine.h"
+
+#include <linux/kvm.h>
+
+struct kvm;
+struct vcpu;
+struct vcpus;
+
+/* "host", or "host,+flag,-flag,flag=off"; sockets * cores * threads == max. */
+struct cpu_options {
+	const char *model;
+	u32 cpus, sockets, cores, threads;
+};
+
+/* Why a vCPU gave up; the machine pauses with internal-error or panics. */
+struct vcpu_ops {
+	/* Triple fault or reset request by KVM_EXIT_SHUTDOWN.  [vcpu] */
+	void (*triple_fault)(void *arg, struct vcpu *vcpu);
+	/* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit; text says what, registers
+	 * and code bytes have been logged.  [vcpu] */
+	void (*failed)(void *arg, struct vcpu *vcpu, const char *text);
+};
+
+/* Make the vCPUs, paused, with power-on state and CPUID. */
+int vcpus_new(struct vcpus **out, struct kvm *kvm, struct machine *m, const struct cpu_options *opt,
+	      const struct vcpu_ops *ops, void *arg, struct error *err);
+/* Stops and joins the threads. */
+void vcpus_free(struct vcpus *v);
+/* Resume: every vCPU thread enters KVM_RUN.  Pause: returns when all are out of
+ * it with no half-done PIO or MMIO, so that state can be read. */
+void vcpus_resume(struct vcpus *v);
+void vcpus_pause(struct vcpus *v);
+/* Power-on state for all (paused). */
+int vcpus_reset(struct vcpus *v);
+u32 vcpus_count(const struct vcpus *v);
+struct vcpu *vcpus_get(struct vcpus *v, u32 index);
+
+/* Paused only, or from the vCPU's own thread. */
+int vcpu_get_regs(struct vcpu *vcpu, struct kvm_regs *regs);
+int vcpu_set_regs(struct vcpu *vcpu, const struct kvm_regs *regs);
+int vcpu_get_sregs(struct vcpu *vcpu, struct kvm_sregs *sregs);
+int vcpu_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs);
+int vcpu_get_fpu(struct vcpu *vcpu, struct kvm_fpu *fpu);
+/* Guest virtual to physical by the vCPU's page tables; -EFAULT. */
+int vcpu_translate(struct vcpu *vcpu, u64 gva, u64 *gpa);
+int vcpu_nmi(struct vcpu *vcpu);
+u32 vcpu_index(const struct vcpu *vcpu);
+u32 vcpu_thread_id(const struct vcpu *vcpu);
+bool vcpu_is_halted(struct vcpu *vcpu);
+
+#endif
