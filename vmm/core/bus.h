@@ -25,10 +25,15 @@ struct bus_ops {
 int bus_new(struct bus **out, const char *name, u64 limit); /* addresses below limit */
 void bus_free(struct bus *bus);
 
-/* Map at addr; priority decides overlaps (higher wins; equal: -EBUSY).  lock may
- * be NULL.  name and owner are kept. */
-int bus_map(struct bus *bus, struct bus_region **out, const char *name, u64 addr, u64 bytes,
-	    int priority, const struct bus_ops *ops, void *owner, struct mutex *lock);
+/* Where a region lies.  priority decides overlaps (higher wins; equal: -EBUSY). */
+struct bus_place {
+	const char *name; /* kept */
+	u64 addr, bytes;
+	int priority;
+};
+/* Map; lock may be NULL.  owner, ops and lock are kept. */
+int bus_map(struct bus *bus, struct bus_region **out, const struct bus_place *place,
+	    const struct bus_ops *ops, void *owner, struct mutex *lock);
 void bus_unmap(struct bus_region *r); /* frees it; NULL is fine */
 int bus_move(struct bus_region *r, u64 addr);
 
@@ -38,12 +43,19 @@ bool bus_write(struct bus *bus, u64 addr, unsigned size, u64 value);
 
 /* Writes of `value` (or of anything) at addr signal fd without reaching the
  * handler: KVM's ioeventfd, or done in bus_write when there is no KVM. */
+struct bus_doorbell {
+	u64 addr;
+	unsigned size; /* 1, 2, 4 or 8; 0: any (match must be false then) */
+	bool match;    /* only writes of `value` */
+	u64 value;
+	int fd; /* lent until _del */
+};
 struct bus_doorbell_ops {
-	int (*set)(void *arg, u64 addr, unsigned size, bool match, u64 value, int fd, bool on);
+	int (*set)(void *arg, const struct bus_doorbell *bell, bool on);
 };
 void bus_set_doorbell_ops(struct bus *bus, const struct bus_doorbell_ops *ops, void *arg);
-int bus_doorbell_add(struct bus *bus, u64 addr, unsigned size, bool match, u64 value, int fd);
-void bus_doorbell_del(struct bus *bus, u64 addr, unsigned size, bool match, u64 value, int fd);
+int bus_doorbell_add(struct bus *bus, const struct bus_doorbell *bell);
+void bus_doorbell_del(struct bus *bus, const struct bus_doorbell *bell); /* same values */
 
 /* For `info mtree`: calls fn for every region in order of address. */
 void bus_each(struct bus *bus,

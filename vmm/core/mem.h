@@ -22,10 +22,16 @@ enum mem_kind {
 };
 
 /* How regions reach the hypervisor; NULL ops: a machine without KVM (tests). */
+struct mem_slot {
+	u32 id; /* small and unique */
+	u64 gpa, bytes;
+	void *host;
+	enum mem_kind kind;
+	bool log_dirty;
+};
 struct mem_ops {
-	/* slot is small and unique; bytes 0 removes it. */
-	int (*set_slot)(void *arg, u32 slot, u64 gpa, u64 bytes, void *host, enum mem_kind kind,
-			bool log_dirty);
+	/* Add, change the flags of, or (bytes 0) remove a slot. */
+	int (*set_slot)(void *arg, const struct mem_slot *slot);
 	/* One bit per 4 KiB page, cleared by the call. */
 	int (*get_dirty)(void *arg, u32 slot, u64 *bitmap);
 };
@@ -34,15 +40,19 @@ int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error
 void mem_free(struct mem *mem);
 
 /* Allocate (anonymous, not populated, page aligned) and map a region at gpa.
- * name is for `info mtree`.  An unmapped region (gpa MEM_UNMAPPED) is mapped
- * later by mem_region_move. */
+ * An unmapped region (gpa MEM_UNMAPPED) is mapped later by mem_region_move, or
+ * only ever seen through aliases.  Regions may not overlap: -EBUSY. */
 #define MEM_UNMAPPED UINT64_MAX
-int mem_add(struct mem *mem, struct mem_region **out, const char *name, u64 gpa, u64 bytes,
-	    enum mem_kind kind, struct error *err);
-/* Map bytes [offset, offset + bytes) of another region's memory at gpa, too. */
-int mem_add_alias(struct mem *mem, struct mem_region **out, const char *name, u64 gpa,
-		  struct mem_region *of, u64 offset, u64 bytes, enum mem_kind kind,
-		  struct error *err);
+struct mem_place {
+	const char *name; /* kept; for `info mtree` */
+	u64 gpa, bytes;	  /* multiples of 4 KiB */
+	enum mem_kind kind;
+};
+int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+	    struct error *err);
+/* Map place->bytes of another region's memory, from offset on, at place->gpa, too. */
+int mem_add_alias(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+		  struct mem_region *of, u64 offset, struct error *err);
 int mem_region_move(struct mem_region *r, u64 gpa);
 void *mem_region_host(const struct mem_region *r);
 u64 mem_region_bytes(const struct mem_region *r);
@@ -59,10 +69,13 @@ int mem_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes);
 /* For the machine only: change ROM contents too. */
 int mem_rom_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes);
 
-/* Append host vectors of a guest range for direct I/O to iov[*n .. room): 0,
- * -EFAULT (not memory, or not writable when device_writes) or -E2BIG. */
-int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct iovec *iov,
-		unsigned *n, unsigned room);
+/* Append host vectors of a guest range for direct I/O to to->iov[to->n .. room):
+ * 0, -EFAULT (not memory, or not writable when device_writes) or -E2BIG. */
+struct mem_iov {
+	struct iovec *iov;
+	unsigned n, room;
+};
+int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct mem_iov *to);
 /* Bytes that a device wrote by itself through mem_ptr_rw or mem_map_iov.  [any thread] */
 void mem_mark_dirty(struct mem *mem, u64 gpa, u64 bytes);
 void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u64 bytes);
