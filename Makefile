@@ -38,7 +38,15 @@ LDFLAGS  += $(OPT) -pthread
 BASE := \
 	base/base.o \
 	base/error.o \
+	base/fiber.o \
+	base/fiber_x86_64.o \
+	base/io.o \
+	base/io_threads.o \
+	base/io_uring.o \
 	base/log.o \
+	base/loop.o \
+	base/pool.o \
+	base/sys.o \
 	base/thread.o
 
 BLOCK :=
@@ -57,7 +65,9 @@ VMM :=
 
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
-UNIT_TESTS :=
+UNIT_TESTS := \
+	test_fiber \
+	test_io
 DEVICE_TESTS :=
 
 LIBS_base    := -luring
@@ -95,7 +105,7 @@ $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
 
 define LIBRARY
 $(O)/lib$(1).a: $$(OBJS_$(1))
-	@rm -f $$@
+	@mkdir -p $$(@D) && rm -f $$@
 	$(AR) rcs $$@ $$(OBJS_$(1))
 endef
 $(foreach lib,$(LIB_NAMES),$(eval $(call LIBRARY,$(lib))))

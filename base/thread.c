@@ -90,6 +90,11 @@ bool cond_wait_until(struct cond *c, struct mutex *m, u64 deadline_ns)
 	return ret != ETIMEDOUT;
 }
 
+void cond_signal(struct cond *c)
+{
+	pthread_cond_signal(&c->c);
+}
+
 void cond_broadcast(struct cond *c)
 {
 	pthread_cond_broadcast(&c->c);

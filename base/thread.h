@@ -30,6 +30,7 @@ void cond_fini(struct cond *c);
 void cond_wait(struct cond *c, struct mutex *m);
 /* False when deadline_ns (CLOCK_MONOTONIC) passed first. */
 bool cond_wait_until(struct cond *c, struct mutex *m, u64 deadline_ns);
+void cond_signal(struct cond *c); /* wakes one */
 void cond_broadcast(struct cond *c);
 
 /* Hold the mutex to the end of the enclosing block. */
