@@ -133,8 +133,18 @@ check-unit: $(TEST_BINS)
 lint:
 	tests/lint
 
-.PHONY: clean
+# The demo guest's disk; demo.qcow2 is what the user writes to, an overlay of it.
+DEMO_RECIPE := configs/fetch-kernel $(shell find configs/demo -type f)
+build/demo/base.qcow2: $(DEMO_RECIPE)
+	configs/install-packages demo
+	configs/demo/build $(@D)
+
+# Downloaded packages stay; `make distclean` removes them too.
+.PHONY: clean distclean
 clean:
+	@mkdir -p build
+	find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
+distclean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
