@@ -97,10 +97,14 @@ struct image {
 	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
 	bool writable;			   /* [loop] false also after corruption */
 	u32 request_align;		   /* [const] power of two; 1: any */
-	struct image *below;		   /* [loop] the file under a format or filter */
-	struct image *backing;		   /* [loop] NULL: reads as zeros */
-	char *backing_name;		   /* [loop] as the image names it, even if not open */
-	char *backing_format;		   /* [loop] NULL: not named */
+	/* [const] A regular host file, or a filter over one: writes beyond `bytes`
+	 * extend it, reads beyond give zeros, image_resize truncates.  A block
+	 * device is not: there `bytes` is a wall. */
+	bool grows;
+	struct image *below;   /* [loop] the file under a format or filter */
+	struct image *backing; /* [loop] NULL: reads as zeros */
+	char *backing_name;    /* [loop] as the image names it, even if not open */
+	char *backing_format;  /* [loop] NULL: not named */
 };
 
 /* Open NAME and, as the policy allows, its backing chain.  Suspends. */
