@@ -37,6 +37,8 @@ LDFLAGS  += $(OPT) -pthread
 
 BASE := \
 	base/base.o \
+	base/chardev.o \
+	base/chardev_open.o \
 	base/error.o \
 	base/fiber.o \
 	base/fiber_x86_64.o \
@@ -55,7 +57,8 @@ IMG :=
 
 CORE :=
 
-DEVICES :=
+DEVICES := \
+	devices/serial.o
 
 FIRMWARE :=
 
@@ -66,6 +69,7 @@ VMM :=
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
 UNIT_TESTS := \
+	test_chardev \
 	test_fiber \
 	test_io
 DEVICE_TESTS :=

@@ -47,6 +47,8 @@ void chardev_close(struct chardev *c);
  * ignored, Ctrl-a Ctrl-a sends one. */
 int chardev_make_mux(struct chardev *c, void (*on_quit)(void *arg), void *arg, struct error *err);
 bool chardev_is_mux(const struct chardev *c);
+/* Another escape than Ctrl-a (-echr); before the first byte is read. */
+void chardev_set_escape(struct chardev *c, u8 escape);
 
 int chardev_attach(struct chardev *c, struct chardev_user *u, struct error *err); /* -EBUSY */
 void chardev_detach(struct chardev_user *u);

@@ -31,7 +31,7 @@ void loop_post(struct loop *loop, struct loop_call *call)
 {
 	struct loop_call *head = __atomic_load_n(&loop->posted, __ATOMIC_RELAXED);
 
-	/* Pairs with the exchange in run_posted. */
+	/* Pairs with the exchange in loop_run_posted. */
 	do
 		call->next = head;
 	while (!__atomic_compare_exchange_n(&loop->posted, &head, call, true, __ATOMIC_SEQ_CST,
@@ -39,7 +39,7 @@ void loop_post(struct loop *loop, struct loop_call *call)
 	ring_bell(loop);
 }
 
-static void run_posted(struct loop *loop)
+void loop_run_posted(struct loop *loop)
 {
 	struct loop_call *newest, *call, *oldest = NULL;
 
@@ -223,7 +223,7 @@ void loop_idle_del(struct loop_idle *idle)
 
 static void loop_work(struct loop *loop)
 {
-	run_posted(loop);
+	loop_run_posted(loop);
 	fiber_sched_run(&loop->sched);
 	run_timers(loop);
 	fiber_sched_run(&loop->sched);

@@ -43,6 +43,8 @@ struct loop_call {
 	void (*fn)(struct loop_call *call);
 };
 void loop_post(struct loop *loop, struct loop_call *call); /* [any thread] */
+/* Run what has been posted so far, for an owner that is about to free a call. */
+void loop_run_posted(struct loop *loop);
 /* Post and wait until it has run; not from the loop's own thread. */
 void loop_call_wait(struct loop *loop, void (*fn)(void *arg), void *arg); /* [any thread] */
 
