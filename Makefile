@@ -58,6 +58,9 @@ IMG :=
 CORE :=
 
 DEVICES := \
+	devices/device.o \
+	devices/pci.o \
+	devices/registry.o \
 	devices/serial.o
 
 FIRMWARE :=

@@ -40,7 +40,8 @@ struct pci_dev {
 	void (*config_written)(struct pci_dev *pd, u8 off, unsigned size);
 	/* BAR was mapped (addr) or unmapped (UINT64_MAX); may be NULL. */
 	void (*bar_moved)(struct pci_dev *pd, unsigned bar, u64 addr);
-	u32 prop_addr; /* property "addr" as devfn, UINT32_MAX: next free slot */
+	u32 prop_addr;	    /* [const] property "addr" as devfn, UINT32_MAX: next free slot */
+	char *prop_romfile; /* [const] property "romfile": path of the expansion ROM, or NULL */
 };
 
 struct pci_ids {
