@@ -61,7 +61,10 @@ DEVICES := \
 	devices/device.o \
 	devices/pci.o \
 	devices/registry.o \
-	devices/serial.o
+	devices/serial.o \
+	devices/virtio/pci.o \
+	devices/virtio/queue.o \
+	devices/virtio/regs.o
 
 FIRMWARE :=
 
