@@ -1,0 +1,387 @@
+/* Codec of saved state: sections of named, typed fields.
+ *
+ * Little-endian throughout.
+ *   section: name, u32 bytes of the body, body
+ *   body:    fields, in any order, each at most once
+ *   field:   name, u8 kind, u8 bytes of an element (struct: 0), u32 count, elements
+ *   element: the integer; one byte 0 or 1; or u32 bytes and the body of a struct
+ *   name:    u8 length (1 and up), characters
+ * Input is hostile until proven otherwise: every length is checked against what
+ * is left, and kind, size and count against the table.
+ * Thread: any; a buffer belongs to its caller. */
+#include "vmm/core/state.h"
+
+#include "base/bytes.h"
+
+#include <errno.h>
+
+#define STATE_MAX_FIELDS 256
+
+/* --- writing ------------------------------------------------------------------ */
+
+void state_buf_fini(struct state_buf *b)
+{
+	if (b->room)
+		free(b->data);
+	*b = (struct state_buf){0};
+}
+
+void state_put_bytes(struct state_buf *b, const void *data, size_t bytes)
+{
+	size_t need = b->bytes + bytes;
+
+	assert(need >= bytes);
+	assert(b->room || !b->data); /* lent buffers are for reading */
+	if (need > b->room) {
+		b->room = MAX(need, b->room * 2 + 256);
+		b->data = xrealloc(b->data, b->room);
+	}
+	if (bytes)
+		memcpy(b->data + b->bytes, data, bytes);
+	b->bytes = need;
+}
+
+static void put_u8(struct state_buf *b, u8 v)
+{
+	state_put_bytes(b, &v, 1);
+}
+
+static void put_u32(struct state_buf *b, u32 v)
+{
+	le32 x = le32_of(v);
+
+	state_put_bytes(b, &x, sizeof(x));
+}
+
+static void put_name(struct state_buf *b, const char *name)
+{
+	size_t len = strlen(name);
+
+	assert(len >= 1 && len <= 255);
+	put_u8(b, (u8)len);
+	state_put_bytes(b, name, len);
+}
+
+/* Leaves room for a u32 that end_block fills with the number of bytes after it. */
+static size_t begin_block(struct state_buf *b)
+{
+	put_u32(b, 0);
+	return b->bytes;
+}
+
+static void end_block(struct state_buf *b, size_t start)
+{
+	assert(b->bytes - start <= UINT32_MAX);
+	store_le32(b->data + start - sizeof(u32), (u32)(b->bytes - start));
+}
+
+static void put_int(struct state_buf *b, const u8 *from, u32 size)
+{
+	u64 raw = 0;
+
+	assert(size == 1 || size == 2 || size == 4 || size == 8);
+	memcpy(&raw, from, size); /* the host is little-endian, as x86 is */
+	raw = htole64(raw);
+	state_put_bytes(b, &raw, size);
+}
+
+static void put_fields(struct state_buf *b, const struct state_field *table, const u8 *object);
+
+static void put_element(struct state_buf *b, const struct state_field *field, const u8 *from)
+{
+	size_t start;
+
+	if (field->kind != STATE_KIND_STRUCT) {
+		put_int(b, from, field->size);
+		return;
+	}
+	start = begin_block(b);
+	put_fields(b, field->fields, from);
+	end_block(b, start);
+}
+
+static void put_fields(struct state_buf *b, const struct state_field *table, const u8 *object)
+{
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++) {
+		put_name(b, field->name);
+		put_u8(b, (u8)field->kind);
+		put_u8(b, field->kind == STATE_KIND_STRUCT ? 0 : (u8)field->size);
+		put_u32(b, field->count);
+		for (u32 i = 0; i < field->count; i++)
+			put_element(b, field, object + field->offset + (size_t)i * field->size);
+	}
+}
+
+void state_save(struct state_buf *out, const char *section, const struct state_field *table,
+		const void *object)
+{
+	size_t start;
+
+	put_name(out, section);
+	start = begin_block(out);
+	put_fields(out, table, object);
+	end_block(out, start);
+}
+
+/* --- reading ------------------------------------------------------------------ */
+
+/* What is left of a block, and where we are for messages. */
+struct reader {
+	const u8 *p;
+	size_t left;
+	const char *section;
+	struct error *err;
+};
+
+static int cut_short(struct reader *r)
+{
+	return err_set(r->err, -EINVAL, "state of '%s' is cut short", r->section);
+}
+
+static int take(struct reader *r, size_t bytes, const u8 **out)
+{
+	if (bytes > r->left)
+		return cut_short(r);
+	*out = r->p;
+	r->p += bytes;
+	r->left -= bytes;
+	return 0;
+}
+
+static int take_u8(struct reader *r, u8 *out)
+{
+	const u8 *p = NULL;
+	int ret = take(r, 1, &p);
+
+	if (ret == 0)
+		*out = *p;
+	return ret;
+}
+
+static int take_u32(struct reader *r, u32 *out)
+{
+	const u8 *p = NULL;
+	int ret = take(r, 4, &p);
+
+	if (ret == 0)
+		*out = load_le32(p);
+	return ret;
+}
+
+/* A block with its u32 of length in front: `inner` reads within it. */
+static int take_block(struct reader *r, struct reader *inner)
+{
+	u32 bytes = 0;
+	int ret = take_u32(r, &bytes);
+
+	if (ret == 0) {
+		*inner = *r;
+		ret = take(r, bytes, &inner->p);
+		inner->left = bytes;
+	}
+	return ret;
+}
+
+static int take_name(struct reader *r, char name[256])
+{
+	const u8 *p = NULL;
+	u8 len = 0;
+	int ret = take_u8(r, &len);
+
+	if (ret == 0)
+		ret = take(r, len, &p);
+	if (ret < 0)
+		return ret;
+	if (len == 0)
+		return err_set(r->err, -EINVAL, "state of '%s' has a field without a name",
+			       r->section);
+	for (unsigned i = 0; i < len; i++) {
+		/* It may come back in messages: printable characters only. */
+		if (p[i] < 0x20 || p[i] > 0x7e)
+			return err_set(r->err, -EINVAL, "state of '%s' has a garbled name",
+				       r->section);
+		name[i] = (char)p[i];
+	}
+	name[len] = '\0';
+	return 0;
+}
+
+static int take_int(struct reader *r, const struct state_field *field, u8 *to)
+{
+	const u8 *p = NULL;
+	u64 raw = 0;
+	int ret = take(r, field->size, &p);
+
+	if (ret < 0)
+		return ret;
+	memcpy(&raw, p, field->size);
+	raw = le64toh(raw);
+	if (field->kind == STATE_KIND_BOOL && raw > 1)
+		return err_set(r->err, -EINVAL, "state of '%s': %s is %u, expected 0 or 1",
+			       r->section, field->name, (unsigned)raw);
+	memcpy(to, &raw, field->size);
+	return 0;
+}
+
+static int take_fields(struct reader *r, const struct state_field *table, u8 *object);
+
+static int take_element(struct reader *r, const struct state_field *field, u8 *to)
+{
+	struct reader inner;
+	int ret;
+
+	if (field->kind != STATE_KIND_STRUCT)
+		return take_int(r, field, to);
+	ret = take_block(r, &inner);
+	return ret < 0 ? ret : take_fields(&inner, field->fields, to);
+}
+
+/* The field's type as stored, which must be the table's. */
+static int check_type(struct reader *r, const struct state_field *field)
+{
+	u32 want_size = field->kind == STATE_KIND_STRUCT ? 0 : field->size;
+	u32 count = 0;
+	u8 kind = 0, size = 0;
+	int ret = take_u8(r, &kind);
+
+	if (ret == 0)
+		ret = take_u8(r, &size);
+	if (ret == 0)
+		ret = take_u32(r, &count);
+	if (ret < 0)
+		return ret;
+	if (kind != field->kind)
+		return err_set(r->err, -EINVAL, "state of '%s': %s is of kind %u, expected %u",
+			       r->section, field->name, kind, field->kind);
+	if (size != want_size || count != field->count)
+		return err_set(r->err, -EINVAL,
+			       "state of '%s': %s is %u x %u bytes, expected %u x %u", r->section,
+			       field->name, count, size, field->count, want_size);
+	return 0;
+}
+
+static int take_field(struct reader *r, const struct state_field *field, u8 *object)
+{
+	int ret = check_type(r, field);
+
+	for (u32 i = 0; ret == 0 && i < field->count; i++)
+		ret = take_element(r, field, object + field->offset + (size_t)i * field->size);
+	return ret;
+}
+
+static u32 find_field(const struct state_field *table, const char *name)
+{
+	u32 i = 0;
+
+	while (table[i].kind != STATE_KIND_END && strcmp(table[i].name, name) != 0)
+		i++;
+	return i;
+}
+
+static int check_all_seen(struct reader *r, const struct state_field *table, const bool *seen)
+{
+	for (u32 i = 0; table[i].kind != STATE_KIND_END; i++)
+		if (!seen[i] && !table[i].optional)
+			return err_set(r->err, -EINVAL, "state of '%s' lacks field '%s'",
+				       r->section, table[i].name);
+	return 0;
+}
+
+static void zero_fields(const struct state_field *table, u8 *object)
+{
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++)
+		for (u32 i = 0; i < field->count; i++) {
+			u8 *at = object + field->offset + (size_t)i * field->size;
+
+			if (field->kind == STATE_KIND_STRUCT)
+				zero_fields(field->fields, at);
+			else
+				memset(at, 0, field->size);
+		}
+}
+
+static int take_fields(struct reader *r, const struct state_field *table, u8 *object)
+{
+	bool seen[STATE_MAX_FIELDS] = {false};
+	char name[256];
+	int ret;
+
+	zero_fields(table, object);
+	while (r->left) {
+		u32 i;
+
+		ret = take_name(r, name);
+		if (ret < 0)
+			return ret;
+		i = find_field(table, name);
+		assert(i < STATE_MAX_FIELDS);
+		if (table[i].kind == STATE_KIND_END)
+			return err_set(r->err, -EINVAL, "state of '%s': unknown field '%s'",
+				       r->section, name);
+		if (seen[i])
+			return err_set(r->err, -EINVAL, "state of '%s': field '%s' comes twice",
+				       r->section, name);
+		seen[i] = true;
+		ret = take_field(r, &table[i], object);
+		if (ret < 0)
+			return ret;
+	}
+	return check_all_seen(r, table, seen);
+}
+
+int state_load(struct state_buf *in, const char *section, const struct state_field *table,
+	       void *object, struct error *err)
+{
+	struct reader r = {.section = section, .err = err}, inner;
+	char name[256];
+	int ret;
+
+	assert(in->at <= in->bytes);
+	r.p = in->data ? in->data + in->at : NULL;
+	r.left = in->bytes - in->at;
+	ret = take_name(&r, name);
+	if (ret < 0)
+		return ret;
+	if (strcmp(name, section) != 0)
+		return err_set(err, -EINVAL, "state of '%s' found where '%s' was expected", name,
+			       section);
+	ret = take_block(&r, &inner);
+	if (ret == 0)
+		ret = take_fields(&inner, table, object);
+	if (ret == 0)
+		in->at = in->bytes - r.left;
+	return ret;
+}
+
+/* --- structs of one type ------------------------------------------------------ */
+
+void state_copy(const struct state_field *table, void *to, const void *from)
+{
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++)
+		for (u32 i = 0; i < field->count; i++) {
+			size_t off = field->offset + (size_t)i * field->size;
+
+			if (field->kind == STATE_KIND_STRUCT)
+				state_copy(field->fields, (u8 *)to + off, (const u8 *)from + off);
+			else
+				memcpy((u8 *)to + off, (const u8 *)from + off, field->size);
+		}
+}
+
+static bool element_equal(const struct state_field *field, const u8 *a, const u8 *b)
+{
+	return field->kind == STATE_KIND_STRUCT ? state_equal(field->fields, a, b)
+						: memcmp(a, b, field->size) == 0;
+}
+
+bool state_equal(const struct state_field *table, const void *a, const void *b)
+{
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++)
+		for (u32 i = 0; i < field->count; i++) {
+			size_t off = field->offset + (size_t)i * field->size;
+
+			if (!element_equal(field, (const u8 *)a + off, (const u8 *)b + off))
+				return false;
+		}
+	return true;
+}
