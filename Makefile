@@ -56,6 +56,7 @@ BLOCK :=
 IMG :=
 
 CORE := \
+	vmm/core/bus.o \
 	vmm/core/state.o
 
 DEVICES := \
@@ -70,6 +71,7 @@ VMM :=
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
 UNIT_TESTS := \
+	test_bus \
 	test_chardev \
 	test_fiber \
 	test_io \
