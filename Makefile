@@ -57,6 +57,7 @@ IMG :=
 
 CORE := \
 	vmm/core/bus.o \
+	vmm/core/irq.o \
 	vmm/core/state.o
 
 DEVICES := \
@@ -75,6 +76,7 @@ UNIT_TESTS := \
 	test_chardev \
 	test_fiber \
 	test_io \
+	test_irq \
 	test_state
 DEVICE_TESTS :=
 
