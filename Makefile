@@ -58,6 +58,7 @@ IMG :=
 CORE := \
 	vmm/core/bus.o \
 	vmm/core/irq.o \
+	vmm/core/mem.o \
 	vmm/core/state.o
 
 DEVICES := \
@@ -77,6 +78,7 @@ UNIT_TESTS := \
 	test_fiber \
 	test_io \
 	test_irq \
+	test_mem \
 	test_state
 DEVICE_TESTS :=
 

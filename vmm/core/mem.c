@@ -1,0 +1,681 @@
+/* Guest physical memory; see mem.h.
+ *
+ * Memory belongs to a base region; aliases show parts of a base elsewhere.  Dirty
+ * pages are counted per base: KVM's log of every slot that shows it, and our own
+ * marks, meet in base->dirty.
+ * Thread: any.  mem.lock guards the regions and is a leaf.  Readers look addresses
+ * up in `table` without a lock: it is small, and guarded by a sequence counter
+ * (odd while it changes) so that a reader that met a change looks again.
+ * Invariants: mapped regions do not overlap; the table is in order of address;
+ * memory is not released before mem_free, so a stale lookup can only be stale. */
+#include "vmm/core/mem.h"
+
+#include "base/thread.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#define PAGE_BITS   12
+#define PAGE_BYTES  ((u64)1 << PAGE_BITS)
+#define MAX_REGIONS 64
+
+struct mem_region {
+	struct mem *mem;	 /* [const] */
+	const char *name;	 /* [const] */
+	u64 gpa;		 /* [mem.lock] MEM_UNMAPPED: nowhere */
+	u64 bytes;		 /* [const] */
+	enum mem_kind kind;	 /* [const] */
+	u32 slot;		 /* [const] */
+	struct mem_region *base; /* [const] itself, or what it is an alias of */
+	u64 offset;		 /* [const] in base */
+	u8 *host;		 /* [const] */
+	/* Bases only. */
+	bool logging; /* [atomic] set under mem.lock, read by mem_mark_dirty */
+	u64 *dirty;   /* [atomic] one bit a page; there once logging was on */
+};
+
+/* What a lookup needs.  [atomic] by mem.seq */
+struct entry {
+	u64 gpa, bytes;
+	u8 *host;
+	struct mem_region *region;
+};
+
+struct mem {
+	const struct mem_ops *ops; /* [const] */
+	void *arg;		   /* [const] */
+	struct mutex lock;
+	struct mem_region *regions[MAX_REGIONS]; /* [mem.lock]; entries are final */
+	u32 n_regions;				 /* [atomic] grows; entries first */
+	u32 seq;				 /* [atomic] odd: table is changing */
+	u32 n_entries;				 /* [atomic] by seq */
+	struct entry table[MAX_REGIONS];	 /* [atomic] by seq */
+};
+
+int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error *err)
+{
+	struct mem *mem = xnew(struct mem);
+
+	mem->ops = ops;
+	mem->arg = arg;
+	mutex_init(&mem->lock);
+	*out = mem;
+	return 0;
+}
+
+static void region_free(struct mem_region *r)
+{
+	if (r->base == r)
+		munmap(r->host, r->bytes);
+	free(r->dirty);
+	free(r);
+}
+
+void mem_free(struct mem *mem)
+{
+	if (!mem)
+		return;
+	for (u32 i = 0; i < mem->n_regions; i++)
+		(void)mem_region_move(mem->regions[i], MEM_UNMAPPED);
+	/* Aliases come after their bases, and lend from them. */
+	for (u32 i = mem->n_regions; i > 0; i--)
+		region_free(mem->regions[i - 1]);
+	mutex_fini(&mem->lock);
+	free(mem);
+}
+
+/* --- the table ---------------------------------------------------------------- */
+
+static void store_entry(struct entry *e, const struct mem_region *r)
+{
+	__atomic_store_n(&e->gpa, r->gpa, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->bytes, r->bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->host, r->host, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->region, (struct mem_region *)(uintptr_t)r, __ATOMIC_RELAXED);
+}
+
+static u32 sorted_mapped(struct mem *mem, struct mem_region *out[MAX_REGIONS])
+{
+	u32 n = 0;
+
+	for (u32 i = 0; i < mem->n_regions; i++) {
+		struct mem_region *r = mem->regions[i];
+		u32 at;
+
+		if (r->gpa == MEM_UNMAPPED)
+			continue;
+		for (at = n++; at > 0 && out[at - 1]->gpa > r->gpa; at--)
+			out[at] = out[at - 1];
+		out[at] = r;
+	}
+	return n;
+}
+
+static void rebuild_table(struct mem *mem)
+{
+	struct mem_region *sorted[MAX_REGIONS];
+	u32 n = sorted_mapped(mem, sorted);
+	u32 seq = __atomic_load_n(&mem->seq, __ATOMIC_RELAXED);
+
+	lock_assert(&mem->lock);
+	/* Partner of the loads in lookup(): a reader that sees one of the new
+	 * values sees the odd counter, too. */
+	__atomic_store_n(&mem->seq, seq + 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	for (u32 i = 0; i < n; i++)
+		store_entry(&mem->table[i], sorted[i]);
+	__atomic_store_n(&mem->n_entries, n, __ATOMIC_RELAXED);
+	__atomic_store_n(&mem->seq, seq + 2, __ATOMIC_RELEASE);
+}
+
+static bool scan_table(struct mem *mem, u64 gpa, struct entry *out)
+{
+	u32 n = __atomic_load_n(&mem->n_entries, __ATOMIC_RELAXED);
+
+	for (u32 i = 0; i < n; i++) {
+		struct entry *e = &mem->table[i];
+		u64 start = __atomic_load_n(&e->gpa, __ATOMIC_RELAXED);
+		u64 bytes = __atomic_load_n(&e->bytes, __ATOMIC_RELAXED);
+
+		if (gpa < start || gpa - start >= bytes)
+			continue;
+		out->gpa = start;
+		out->bytes = bytes;
+		out->host = __atomic_load_n(&e->host, __ATOMIC_RELAXED);
+		out->region = __atomic_load_n(&e->region, __ATOMIC_RELAXED);
+		return true;
+	}
+	return false;
+}
+
+/* The entry that holds gpa.  A dozen entries at most: a scan beats a search. */
+static bool lookup(struct mem *mem, u64 gpa, struct entry *out)
+{
+	for (;;) {
+		u32 seq = __atomic_load_n(&mem->seq, __ATOMIC_ACQUIRE);
+		bool found;
+
+		if (unlikely(seq & 1))
+			continue;
+		found = scan_table(mem, gpa, out);
+		__atomic_thread_fence(__ATOMIC_ACQUIRE);
+		if (likely(__atomic_load_n(&mem->seq, __ATOMIC_RELAXED) == seq))
+			return found;
+	}
+}
+
+/* --- regions ------------------------------------------------------------------ */
+
+static int set_slot(struct mem_region *r, bool present)
+{
+	struct mem *mem = r->mem;
+	const struct mem_slot slot = {
+		.id = r->slot,
+		.gpa = r->gpa,
+		.bytes = present ? r->bytes : 0,
+		.host = r->host,
+		.kind = r->kind,
+		.log_dirty = r->base->logging,
+	};
+
+	return mem->ops ? mem->ops->set_slot(mem->arg, &slot) : 0;
+}
+
+static bool place_is_free(struct mem *mem, const struct mem_region *r, u64 gpa)
+{
+	for (u32 i = 0; i < mem->n_regions; i++) {
+		const struct mem_region *o = mem->regions[i];
+
+		if (o != r && o->gpa != MEM_UNMAPPED && gpa < o->gpa + o->bytes &&
+		    o->gpa < gpa + r->bytes)
+			return false;
+	}
+	return true;
+}
+
+static int map_region(struct mem_region *r, u64 gpa)
+{
+	u64 end;
+	int ret;
+
+	lock_assert(&r->mem->lock);
+	assert(r->gpa == MEM_UNMAPPED);
+	if (!is_aligned(gpa, PAGE_BYTES) || !add_ok(gpa, r->bytes, &end))
+		return -EINVAL;
+	if (!place_is_free(r->mem, r, gpa))
+		return -EBUSY;
+	r->gpa = gpa;
+	ret = set_slot(r, true);
+	if (ret < 0)
+		r->gpa = MEM_UNMAPPED;
+	return ret;
+}
+
+static void set_dirty_bits(u64 *dirty, u64 first, u64 pages)
+{
+	for (u64 page = first; page < first + pages; page++)
+		__atomic_fetch_or(&dirty[page / 64], (u64)1 << (page % 64), __ATOMIC_RELAXED);
+}
+
+/* Fold KVM's log of one slot into its base's bits. */
+static int collect_slot(struct mem_region *r)
+{
+	struct mem *mem = r->mem;
+	u64 words = DIV_ROUND_UP(r->bytes >> PAGE_BITS, 64), first = r->offset >> PAGE_BITS;
+	AUTO_FREE u64 *bits = NULL;
+	int ret;
+
+	lock_assert(&mem->lock);
+	if (!mem->ops || !r->base->logging || r->gpa == MEM_UNMAPPED)
+		return 0;
+	bits = try_alloc(words * sizeof(*bits));
+	if (!bits)
+		return -ENOMEM;
+	ret = mem->ops->get_dirty(mem->arg, r->slot, bits);
+	if (ret < 0)
+		return ret;
+	for (u64 i = 0; i < words; i++)
+		for (u64 left = bits[i]; left; left &= left - 1)
+			set_dirty_bits(r->base->dirty, first + i * 64 + (u64)__builtin_ctzll(left),
+				       1);
+	return 0;
+}
+
+static int unmap_region(struct mem_region *r)
+{
+	int ret;
+
+	/* The slot's log goes with the slot. */
+	if (collect_slot(r) < 0)
+		set_dirty_bits(r->base->dirty, r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS);
+	ret = set_slot(r, false);
+	r->gpa = MEM_UNMAPPED;
+	return ret;
+}
+
+static int alloc_dirty(struct mem_region *base)
+{
+	if (!base->dirty)
+		base->dirty = try_alloc(DIV_ROUND_UP(base->bytes >> PAGE_BITS, 64) * sizeof(u64));
+	return base->dirty ? 0 : -ENOMEM;
+}
+
+static int add_region(struct mem *mem, struct mem_region *r, u64 gpa, struct error *err)
+{
+	int ret = 0;
+
+	LOCK_SCOPE(&mem->lock);
+	if (mem->n_regions == MAX_REGIONS)
+		return err_set(err, -ENOSPC, "more than %u memory regions", MAX_REGIONS);
+	r->mem = mem;
+	r->slot = mem->n_regions;
+	r->gpa = MEM_UNMAPPED;
+	if (gpa != MEM_UNMAPPED)
+		ret = map_region(r, gpa);
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot map %s at 0x%llx", r->name,
+				     (unsigned long long)gpa);
+	mem->regions[mem->n_regions] = r;
+	/* Partner: the load in base_of_host(). */
+	__atomic_store_n(&mem->n_regions, mem->n_regions + 1, __ATOMIC_RELEASE);
+	rebuild_table(mem);
+	return 0;
+}
+
+static struct mem_region *region_new(const struct mem_place *place)
+{
+	struct mem_region *r = xnew(struct mem_region);
+
+	assert(place->bytes && is_aligned(place->bytes, PAGE_BYTES));
+	r->name = place->name;
+	r->bytes = place->bytes;
+	r->kind = place->kind;
+	return r;
+}
+
+int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+	    struct error *err)
+{
+	struct mem_region *r = region_new(place);
+	void *host =
+		mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ret;
+
+	if (host == MAP_FAILED) {
+		free(r);
+		return err_set(err, -ENOMEM, "cannot set up %llu MiB of guest memory for %s",
+			       (unsigned long long)(place->bytes / MiB), place->name);
+	}
+	r->host = host;
+	r->base = r;
+	r->logging = place->kind == MEM_VRAM;
+	ret = r->logging ? alloc_dirty(r) : 0;
+	if (ret < 0)
+		err_set_errno(err, ret, "%s", r->name);
+	else
+		ret = add_region(mem, r, place->gpa, err);
+	if (ret < 0)
+		region_free(r);
+	else
+		*out = r;
+	return ret;
+}
+
+int mem_add_alias(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+		  struct mem_region *of, u64 offset, struct error *err)
+{
+	struct mem_region *r = region_new(place);
+	int ret;
+
+	assert(of->base == of && of->mem == mem);
+	assert(is_aligned(offset, PAGE_BYTES) && offset <= of->bytes);
+	assert(r->bytes <= of->bytes - offset);
+	r->base = of;
+	r->offset = offset;
+	r->host = of->host + offset;
+	ret = add_region(mem, r, place->gpa, err);
+	if (ret < 0)
+		region_free(r);
+	else
+		*out = r;
+	return ret;
+}
+
+int mem_region_move(struct mem_region *r, u64 gpa)
+{
+	struct mem *mem = r->mem;
+	int ret = 0;
+
+	LOCK_SCOPE(&mem->lock);
+	if (gpa == r->gpa)
+		return 0;
+	if (r->gpa != MEM_UNMAPPED)
+		ret = unmap_region(r);
+	if (ret == 0 && gpa != MEM_UNMAPPED)
+		ret = map_region(r, gpa);
+	rebuild_table(mem);
+	return ret;
+}
+
+void *mem_region_host(const struct mem_region *r)
+{
+	return r->host;
+}
+
+u64 mem_region_bytes(const struct mem_region *r)
+{
+	return r->bytes;
+}
+
+static void fill_info(struct mem_region_info *info, struct mem_region *r)
+{
+	*info = (struct mem_region_info){
+		.name = r->name,
+		.gpa = r->gpa,
+		.bytes = r->bytes,
+		.kind = r->kind,
+		.alias = r->base != r,
+		.region = r,
+	};
+}
+
+unsigned mem_regions(struct mem *mem, struct mem_region_info *out, unsigned room)
+{
+	struct mem_region *sorted[MAX_REGIONS];
+	u32 n;
+
+	LOCK_SCOPE(&mem->lock);
+	n = sorted_mapped(mem, sorted);
+	for (u32 i = 0; i < mem->n_regions; i++)
+		if (mem->regions[i]->gpa == MEM_UNMAPPED)
+			sorted[n++] = mem->regions[i];
+	for (u32 i = 0; i < MIN(n, room); i++)
+		fill_info(&out[i], sorted[i]);
+	return MIN(n, room);
+}
+
+u64 mem_ram_bytes(struct mem *mem)
+{
+	u64 bytes = 0;
+
+	LOCK_SCOPE(&mem->lock);
+	for (u32 i = 0; i < mem->n_regions; i++)
+		if (mem->regions[i]->kind == MEM_RAM && mem->regions[i]->base == mem->regions[i])
+			bytes += mem->regions[i]->bytes;
+	return bytes;
+}
+
+/* --- access ------------------------------------------------------------------- */
+
+/* Host address of gpa, and how many of `bytes` lie in the same region. */
+static u8 *find(struct mem *mem, u64 gpa, u64 *bytes, struct entry *e)
+{
+	u64 off;
+
+	if (!lookup(mem, gpa, e))
+		return NULL;
+	off = gpa - e->gpa;
+	*bytes = MIN(*bytes, e->bytes - off);
+	return e->host + off;
+}
+
+static u8 *find_whole(struct mem *mem, u64 gpa, u64 bytes, struct entry *e)
+{
+	u64 run = bytes;
+	u8 *host = find(mem, gpa, &run, e);
+
+	return run == bytes ? host : NULL;
+}
+
+void *mem_ptr_rw(struct mem *mem, u64 gpa, u64 bytes)
+{
+	struct entry e;
+	u8 *host = find_whole(mem, gpa, bytes, &e);
+
+	return host && e.region->kind != MEM_ROM ? host : NULL;
+}
+
+const void *mem_ptr_ro(struct mem *mem, u64 gpa, u64 bytes)
+{
+	struct entry e;
+
+	return find_whole(mem, gpa, bytes, &e);
+}
+
+static int check_range(struct mem *mem, u64 gpa, u64 bytes)
+{
+	u64 end, run;
+	struct entry e;
+
+	if (!add_ok(gpa, bytes, &end))
+		return -EFAULT;
+	for (; bytes; gpa += run, bytes -= run) {
+		run = bytes;
+		if (!find(mem, gpa, &run, &e))
+			return -EFAULT;
+	}
+	return 0;
+}
+
+static void mark_base(struct mem_region *base, u64 offset, u64 bytes)
+{
+	u64 first = offset >> PAGE_BITS;
+
+	/* Partner: mem_dirty_log, which has made the bits before it sets this. */
+	if (!__atomic_load_n(&base->logging, __ATOMIC_ACQUIRE) || !bytes)
+		return;
+	set_dirty_bits(base->dirty, first, ((offset + bytes - 1) >> PAGE_BITS) - first + 1);
+}
+
+static u64 base_offset(const struct mem_region *r, const u8 *host)
+{
+	return (u64)(host - r->base->host);
+}
+
+int mem_read(struct mem *mem, u64 gpa, void *buf, u64 bytes)
+{
+	u8 *to = buf;
+	struct entry e;
+	u64 run;
+	int ret = check_range(mem, gpa, bytes);
+
+	for (; ret == 0 && bytes; gpa += run, to += run, bytes -= run) {
+		const u8 *host;
+
+		run = bytes;
+		host = find(mem, gpa, &run, &e);
+		if (!host) /* a region moved meanwhile */
+			return -EFAULT;
+		memcpy(to, host, run);
+	}
+	return ret;
+}
+
+static int write_range(struct mem *mem, u64 gpa, const u8 *from, u64 bytes, bool rom_too)
+{
+	struct entry e;
+	u64 run;
+	int ret = check_range(mem, gpa, bytes);
+
+	for (; ret == 0 && bytes; gpa += run, from += run, bytes -= run) {
+		u8 *host;
+
+		run = bytes;
+		host = find(mem, gpa, &run, &e);
+		if (!host)
+			return -EFAULT;
+		if (e.region->kind == MEM_ROM && !rom_too)
+			continue;
+		memcpy(host, from, run);
+		mark_base(e.region->base, base_offset(e.region, host), run);
+	}
+	return ret;
+}
+
+int mem_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes)
+{
+	return write_range(mem, gpa, buf, bytes, false);
+}
+
+int mem_rom_write(struct mem *mem, u64 gpa, const void *buf, u64 bytes)
+{
+	return write_range(mem, gpa, buf, bytes, true);
+}
+
+/* Append one host range; a range that goes on where the last ended joins it. */
+static int append_iov(struct mem_iov *to, u8 *host, u64 bytes)
+{
+	struct iovec *last = to->n ? &to->iov[to->n - 1] : NULL;
+
+	if (last && (u8 *)last->iov_base + last->iov_len == host) {
+		last->iov_len += bytes;
+		return 0;
+	}
+	if (to->n == to->room)
+		return -E2BIG;
+	to->iov[to->n++] = (struct iovec){.iov_base = host, .iov_len = bytes};
+	return 0;
+}
+
+int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct mem_iov *to)
+{
+	struct entry e;
+	u64 end, run;
+	int ret = 0;
+
+	if (!add_ok(gpa, bytes, &end))
+		return -EFAULT;
+	for (; ret == 0 && bytes; gpa += run, bytes -= run) {
+		u8 *host;
+
+		run = bytes;
+		host = find(mem, gpa, &run, &e);
+		if (!host || (device_writes && e.region->kind == MEM_ROM))
+			return -EFAULT;
+		ret = append_iov(to, host, run);
+	}
+	return ret;
+}
+
+/* --- dirty pages -------------------------------------------------------------- */
+
+void mem_mark_dirty(struct mem *mem, u64 gpa, u64 bytes)
+{
+	struct entry e;
+	u64 run;
+
+	for (; bytes; gpa += run, bytes -= run) {
+		const u8 *host;
+
+		run = bytes;
+		host = find(mem, gpa, &run, &e);
+		if (!host)
+			return;
+		mark_base(e.region->base, base_offset(e.region, host), run);
+	}
+}
+
+static struct mem_region *base_of_host(struct mem *mem, const u8 *host)
+{
+	u32 n = __atomic_load_n(&mem->n_regions, __ATOMIC_ACQUIRE);
+
+	for (u32 i = 0; i < n; i++) {
+		struct mem_region *r = mem->regions[i];
+
+		if (r->base == r && host >= r->host && host < r->host + r->bytes)
+			return r;
+	}
+	return NULL;
+}
+
+void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u64 bytes)
+{
+	for (unsigned i = 0; i < n && bytes; i++) {
+		const u8 *host = iov[i].iov_base;
+		u64 run = MIN(bytes, (u64)iov[i].iov_len);
+		struct mem_region *base = run ? base_of_host(mem, host) : NULL;
+
+		/* A vector that runs on into another base is two mappings that happen
+		 * to touch; append_iov may have joined them. */
+		while (base && run > (u64)(base->host + base->bytes - host)) {
+			u64 part = (u64)(base->host + base->bytes - host);
+
+			mark_base(base, base_offset(base, host), part);
+			host += part;
+			run -= part;
+			bytes -= part;
+			base = base_of_host(mem, host);
+		}
+		if (base)
+			mark_base(base, base_offset(base, host), run);
+		bytes -= run;
+	}
+}
+
+/* Tell the hypervisor about base->logging for every slot that shows the base. */
+static int update_slots(struct mem_region *base)
+{
+	struct mem *mem = base->mem;
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < mem->n_regions; i++)
+		if (mem->regions[i]->base == base && mem->regions[i]->gpa != MEM_UNMAPPED)
+			ret = set_slot(mem->regions[i], true);
+	return ret;
+}
+
+int mem_dirty_log(struct mem_region *r, bool on)
+{
+	struct mem_region *base = r->base;
+	int ret;
+
+	LOCK_SCOPE(&r->mem->lock);
+	if (base->logging == on || base->kind == MEM_VRAM)
+		return 0;
+	ret = alloc_dirty(base);
+	if (ret < 0)
+		return ret;
+	memset(base->dirty, 0, DIV_ROUND_UP(base->bytes >> PAGE_BITS, 64) * sizeof(u64));
+	__atomic_store_n(&base->logging, on, __ATOMIC_RELEASE);
+	ret = update_slots(base);
+	if (ret < 0) {
+		__atomic_store_n(&base->logging, !on, __ATOMIC_RELEASE);
+		(void)update_slots(base);
+	}
+	return ret;
+}
+
+/* Move bits [first, first + pages) of dirty to the start of bitmap. */
+static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
+{
+	u64 page = 0;
+
+	while (page < pages) {
+		u64 at = first + page, bit = at % 64, n = MIN(64 - bit, pages - page);
+		u64 mask = (n == 64 ? UINT64_MAX : ((u64)1 << n) - 1) << bit;
+		u64 old = __atomic_fetch_and(&dirty[at / 64], ~mask, __ATOMIC_RELAXED);
+
+		for (u64 left = (old & mask) >> bit; left; left &= left - 1) {
+			u64 set = page + (u64)__builtin_ctzll(left);
+
+			bitmap[set / 64] |= (u64)1 << (set % 64);
+		}
+		page += n;
+	}
+}
+
+int mem_dirty_collect(struct mem_region *r, u64 *bitmap)
+{
+	struct mem *mem = r->mem;
+
+	LOCK_SCOPE(&mem->lock);
+	assert(r->base->logging);
+	for (u32 i = 0; i < mem->n_regions; i++) {
+		int ret = mem->regions[i]->base == r->base ? collect_slot(mem->regions[i]) : 0;
+
+		if (ret < 0)
+			return ret;
+	}
+	take_bits(r->base->dirty, r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS, bitmap);
+	return 0;
+}
