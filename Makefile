@@ -57,6 +57,7 @@ IMG :=
 
 CORE := \
 	vmm/core/bus.o \
+	vmm/core/clock.o \
 	vmm/core/irq.o \
 	vmm/core/mem.o \
 	vmm/core/state.o
@@ -75,6 +76,7 @@ VMM :=
 UNIT_TESTS := \
 	test_bus \
 	test_chardev \
+	test_clock \
 	test_fiber \
 	test_io \
 	test_irq \
