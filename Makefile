@@ -51,7 +51,12 @@ BASE := \
 	base/sys.o \
 	base/thread.o
 
-BLOCK :=
+BLOCK := \
+	block/file.o \
+	block/file_direct.o \
+	block/file_lock.o \
+	block/image.o \
+	block/raw.o
 
 IMG :=
 
@@ -78,6 +83,8 @@ UNIT_TESTS := \
 	test_chardev \
 	test_clock \
 	test_fiber \
+	test_file \
+	test_image \
 	test_io \
 	test_irq \
 	test_mem \

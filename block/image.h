@@ -107,6 +107,14 @@ struct image {
 	char *backing_format;  /* [loop] NULL: not named */
 };
 
+/* Drivers of formats; image.c lists them. */
+extern const struct image_driver raw_driver;
+extern const struct image_driver qcow2_driver;
+
+/* For drivers that make images themselves (file, filters): zeroed state with
+ * driver, loop, name and request_align set.  image_close frees it. */
+struct image *image_new(const struct image_driver *driver, struct loop *loop, const char *name);
+
 /* Open NAME and, as the policy allows, its backing chain.  Suspends. */
 int image_open(struct fiber *f, struct image **out, const char *name,
 	       const struct open_policy *policy, struct error *err);
