@@ -48,6 +48,7 @@ BASE := \
 	base/log.o \
 	base/loop.o \
 	base/pool.o \
+	base/printer.o \
 	base/sys.o \
 	base/thread.o
 
@@ -72,7 +73,14 @@ DEVICES := \
 
 FIRMWARE :=
 
-MONITOR :=
+MONITOR := \
+	monitor/commands.o \
+	monitor/expr.o \
+	monitor/hmp.o \
+	monitor/memory.o \
+	monitor/monitor.o \
+	monitor/readline.o \
+	monitor/sendkey.o
 
 VMM :=
 
@@ -88,6 +96,7 @@ UNIT_TESTS := \
 	test_io \
 	test_irq \
 	test_mem \
+	test_monitor \
 	test_state
 DEVICE_TESTS :=
 

@@ -15,8 +15,4 @@ struct vm;
 int monitor_new(struct monitor **out, struct vm *vm, struct chardev *chardev, struct error *err);
 void monitor_free(struct monitor *mon);
 
-/* Run one line as if typed and collect what it prints (free() it); for tests and
- * for tools that have no terminal.  Returns what the command returned. */
-int monitor_run_line(struct vm *vm, const char *line, char **output);
-
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/printer.h"
 
 struct vm;
 struct loop;
@@ -25,12 +26,6 @@ enum run_state {
 };
 /* "running", "paused", "prelaunch", "internal-error", "io-error", "shutdown", ... */
 const char *run_state_name(enum run_state s);
-
-/* Where a command prints; text may hold several lines or parts of one. */
-struct printer {
-	void (*print)(struct printer *p, const char *text, size_t bytes);
-};
-void print_to(struct printer *p, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 struct loop *vm_loop(struct vm *vm);
 const char *vm_name(struct vm *vm); /* "" without -name */

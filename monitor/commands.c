@@ -1,0 +1,184 @@
+/* The table of commands: one row each, sorted by name.  Help, completion and
+ * parsing all come from it. */
+#include "monitor/internal.h"
+
+#include <errno.h>
+
+static bool flag(const struct cmd_args *a, char letter)
+{
+	return a->flags & 1u << (letter - 'a');
+}
+
+/* --- running -------------------------------------------------------------------- */
+
+static int cmd_stop(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_stop(ctx->vm, err);
+}
+
+static int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_cont(ctx->vm, err);
+}
+
+static int cmd_system_reset(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_system_reset(ctx->vm, err);
+}
+
+static int cmd_system_powerdown(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_system_powerdown(ctx->vm, err);
+}
+
+static int cmd_nmi(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_nmi(ctx->vm, *ctx->cpu, err);
+}
+
+static int cmd_quit(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	*ctx->done = true;
+	vm_quit(ctx->vm);
+	return 0;
+}
+
+static int cmd_cpu(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	if (a->number[0] >= vm_cpus(ctx->vm))
+		return err_set(err, -EINVAL, "invalid CPU index");
+	*ctx->cpu = (u32)a->number[0];
+	return 0;
+}
+
+static int cmd_sendkey(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	u64 hold_ms = a->given[1] ? a->number[1] : 100;
+
+	if (!hold_ms || hold_ms > 60000)
+		return err_set(err, -EINVAL, "hold time is %llu ms, expected 1..60000",
+			       (unsigned long long)hold_ms);
+	/* The reference names a bad key without the word Error. */
+	if (key_sender_send(ctx->keys, a->text[0], (u32)hold_ms, err) < 0)
+		print_to(ctx->out, "%s\n", err->text);
+	return 0;
+}
+
+static int cmd_help(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	cmd_print_help(ctx, "", hmp_commands, a->text[0]);
+	return 0;
+}
+
+/* --- info ------------------------------------------------------------------------- */
+
+#define INFO(what)                                                                                 \
+	static int cmd_info_##what(struct cmd_ctx *ctx, const struct cmd_args *a,                  \
+				   struct error *err)                                              \
+	{                                                                                          \
+		vm_info_##what(ctx->vm, ctx->out);                                                 \
+		return 0;                                                                          \
+	}
+
+INFO(status)
+INFO(name)
+INFO(uuid)
+INFO(kvm)
+INFO(blockstats)
+INFO(mtree)
+INFO(pci)
+INFO(qtree)
+INFO(irq)
+INFO(chardev)
+
+static int cmd_info_block(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_info_block(ctx->vm, flag(a, 'n'), flag(a, 'v'), a->text[0], ctx->out, err);
+}
+
+static int cmd_info_cpus(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	vm_info_cpus(ctx->vm, *ctx->cpu, ctx->out);
+	return 0;
+}
+
+static int cmd_info_registers(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	u64 cpu = a->given[0] ? a->number[0] : *ctx->cpu;
+
+	if (cpu >= vm_cpus(ctx->vm))
+		return err_set(err, -EINVAL, "CPU#%llu not available", (unsigned long long)cpu);
+	return vm_info_registers(ctx->vm, (u32)cpu, flag(a, 'a'), ctx->out, err);
+}
+
+static int cmd_info_version(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	print_to(ctx->out, "%s\n", COWVM_VERSION);
+	return 0;
+}
+
+static int cmd_info_history(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	const char *line;
+
+	for (unsigned i = 0; ctx->editor && (line = line_editor_history(ctx->editor, i)); i++)
+		print_to(ctx->out, "%u: '%s'\n", i, line);
+	return 0;
+}
+
+const struct cmd hmp_info_commands[] = {
+	{"block", "-n -v s?", "[-n] [-v] [device]",
+	 "show info of one block device or all block devices (-n: show named nodes; -v: show "
+	 "details)",
+	 cmd_info_block, NULL},
+	{"blockstats", "", "", "show block device statistics", cmd_info_blockstats, NULL},
+	{"chardev", "", "", "show the character devices", cmd_info_chardev, NULL},
+	{"cpus", "", "", "show infos for each CPU", cmd_info_cpus, NULL},
+	{"history", "", "", "show the command line history", cmd_info_history, NULL},
+	{"irq", "", "", "show the interrupts statistics", cmd_info_irq, NULL},
+	{"kvm", "", "", "show KVM information", cmd_info_kvm, NULL},
+	{"mtree", "", "", "show memory tree", cmd_info_mtree, NULL},
+	{"name", "", "", "show the current VM name", cmd_info_name, NULL},
+	{"pci", "", "", "show PCI info", cmd_info_pci, NULL},
+	{"qtree", "", "", "show device tree", cmd_info_qtree, NULL},
+	{"registers", "-a l?", "[-a|vcpu]",
+	 "show the cpu registers (-a: show register info for all cpus; vcpu: specific vCPU to "
+	 "query; "
+	 "show the current CPU's registers if no argument is specified)",
+	 cmd_info_registers, NULL},
+	{"status", "", "", "show the current VM status (running|paused)", cmd_info_status, NULL},
+	{"uuid", "", "", "show the current VM UUID", cmd_info_uuid, NULL},
+	{"version", "", "", "show the version of cowvm", cmd_info_version, NULL},
+	{0},
+};
+
+const struct cmd hmp_commands[] = {
+	{"cont|c", "", "", "resume emulation", cmd_cont, NULL},
+	{"cpu", "l", "index", "set the default CPU", cmd_cpu, NULL},
+	{"gva2gpa", "l", "addr",
+	 "print the guest physical address corresponding to a guest virtual address", cmd_gva2gpa,
+	 NULL},
+	{"help|?", "r?", "[cmd]", "show the help", cmd_help, NULL},
+	{"i", "/ l", "/fmt addr", "I/O port read", cmd_in, NULL},
+	{"info", "r?", "[subcommand]", "show various information about the system state", NULL,
+	 hmp_info_commands},
+	{"memsave", "l l s", "addr size file", "save to disk virtual memory dump", cmd_memsave,
+	 NULL},
+	{"nmi", "", "", "inject an NMI", cmd_nmi, NULL},
+	{"o", "/ l l", "/fmt addr value", "I/O port write", cmd_out, NULL},
+	{"pmemsave", "l l s", "addr size file", "save to disk physical memory dump", cmd_pmemsave,
+	 NULL},
+	{"print|p", "/ l", "/fmt expr", "print expression value (use $reg for CPU register access)",
+	 cmd_print, NULL},
+	{"quit|q", "", "", "quit the emulator", cmd_quit, NULL},
+	{"sendkey", "s l?", "keys [hold_ms]",
+	 "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", cmd_sendkey,
+	 NULL},
+	{"stop|s", "", "", "stop emulation", cmd_stop, NULL},
+	{"sum", "l l", "addr size", "compute the checksum of a memory region", cmd_sum, NULL},
+	{"system_powerdown", "", "", "send system power down event", cmd_system_powerdown, NULL},
+	{"system_reset", "", "", "reset the system", cmd_system_reset, NULL},
+	{"x", "/ l", "/fmt addr", "virtual memory dump starting at 'addr'", cmd_x, NULL},
+	{"xp", "/ l", "/fmt addr", "physical memory dump starting at 'addr'", cmd_xp, NULL},
+	{0},
+};
