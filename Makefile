@@ -69,7 +69,13 @@ CORE := \
 	vmm/core/state.o
 
 DEVICES := \
-	devices/serial.o
+	devices/device.o \
+	devices/pci.o \
+	devices/registry.o \
+	devices/serial.o \
+	devices/virtio/pci.o \
+	devices/virtio/queue.o \
+	devices/virtio/regs.o
 
 FIRMWARE :=
 
@@ -82,7 +88,19 @@ MONITOR := \
 	monitor/readline.o \
 	monitor/sendkey.o
 
-VMM :=
+# The library, and the program's main file.
+VMM := \
+	vmm/config.o \
+	vmm/device_help.o \
+	vmm/option_char.o \
+	vmm/option_drive.o \
+	vmm/option_machine.o \
+	vmm/option_net.o \
+	vmm/option_run.o \
+	vmm/options.o \
+	vmm/opts.o \
+	vmm/readconfig.o
+VMM_MAIN :=
 
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
@@ -97,7 +115,9 @@ UNIT_TESTS := \
 	test_irq \
 	test_mem \
 	test_monitor \
-	test_state
+	test_options \
+	test_state \
+	test_virtq
 DEVICE_TESTS :=
 
 LIBS_base    := -luring
@@ -105,7 +125,7 @@ LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------
 
-LIB_NAMES := monitor firmware devices core block base
+LIB_NAMES := vmm monitor firmware devices core block base
 OBJS_base     := $(BASE:%=$(O)/%)
 OBJS_block    := $(BLOCK:%=$(O)/%)
 OBJS_core     := $(CORE:%=$(O)/%)
@@ -117,7 +137,7 @@ OBJS_img      := $(IMG:%=$(O)/%)
 LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
 TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
 
-PROGRAMS := $(if $(VMM),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
+PROGRAMS := $(if $(VMM_MAIN),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
 
 .PHONY: all
 all: $(PROGRAMS)
@@ -127,8 +147,8 @@ build/%: $(O)/%
 	@ln -f $< $@
 endif
 
-$(O)/cowvm: $(OBJS_vmm) $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $(OBJS_vmm) -Wl,--start-group $(LIBS) -Wl,--end-group \
+$(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
 		$(LIBS_monitor) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
 	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_base)

@@ -2,7 +2,8 @@
  *
  * The bus calls handlers with dev->lock held.  Every class is listed by hand in
  * registry.c.  Lifecycle: device_new (allocates, applies properties), init (maps
- * registers), reset (to power-on state; also right after init), fini. */
+ * registers), reset (to power-on state; also right after init), fini.  Locks of
+ * devices nest from the bridge to the function behind it, never back. */
 #ifndef DEVICES_DEVICE_H
 #define DEVICES_DEVICE_H
 
@@ -22,14 +23,15 @@ enum prop_kind {
 	PROP_KIND_U64,
 	PROP_KIND_BOOL,
 	PROP_KIND_STR,
+	PROP_KIND_DEVFN, /* "SLOT" or "SLOT.FUNCTION" in hexadecimal, into a u32 */
 	PROP_KIND_BLK,
 	PROP_KIND_CHARDEV,
 	PROP_KIND_PTR
 };
 
-/* A property: `-device name,prop=value`.  Defaults are set by init for those that
- * were not given: `offset` is of a struct member of the kind's type (u32, u64,
- * bool, char *, struct blk *, struct chardev *, void *). */
+/* A property: `-device name,prop=value`, or its default, in place before init.
+ * `offset` is of a struct member of the kind's type (u32, u64, bool, char *, struct
+ * blk *, struct chardev *, void *); strings are the device's own copies. */
 struct prop {
 	const char *name, *help;
 	enum prop_kind kind;
@@ -85,11 +87,18 @@ struct prop_value {
 	void *ptr;
 };
 
+struct device_args {
+	const char *id;	       /* NULL: made from the class's name */
+	struct device *parent; /* NULL: on the board */
+	const struct prop_value *values;
+	unsigned n_values;
+};
+
 /* Allocate, apply values (unknown name or bad value: error naming it), init and
- * reset.  parent may be NULL for on-board devices. */
+ * reset; the device joins machine->devices.  args may be NULL. */
 int device_new(struct device **out, struct machine *m, const struct device_class *cls,
-	       const char *id, struct device *parent, const struct prop_value *values,
-	       unsigned n_values, struct error *err);
+	       const struct device_args *args, struct error *err);
+struct device *device_find(struct machine *m, const char *id); /* NULL: no such id */
 void device_free(struct device *dev);
 void device_reset(struct device *dev); /* takes the lock */
 
@@ -106,6 +115,13 @@ int dev_map_mmio(struct device *dev, struct bus_region **out, u64 gpa, u64 bytes
 /* Save or load the state table of a device under its id. */
 void device_save(struct device *dev, struct state_buf *out);
 int device_load(struct device *dev, struct state_buf *in, struct error *err);
+/* The same in two steps, for many devices: load and judge a copy (free() it or
+ * pass it on), then put it in place. */
+int device_load_copy(struct device *dev, struct state_buf *in, void **copy, struct error *err);
+void device_load_apply(struct device *dev, void *copy); /* takes copy */
+
+/* Properties of every class on the PCI bus, whose structs start with struct pci_dev. */
+extern const struct prop pci_common_props[];
 
 /* The classes there are; NULL-terminated, see registry.c. */
 extern const struct device_class *const device_classes[];

@@ -38,9 +38,13 @@ struct pci_dev {
 	struct pci_msix *msix; /* NULL: none */
 	/* After a config write of `size` bytes at `off`; may be NULL. */
 	void (*config_written)(struct pci_dev *pd, u8 off, unsigned size);
+	/* Before a config read: registers whose value is made up at that moment; may be
+	 * NULL. */
+	void (*config_reading)(struct pci_dev *pd, u8 off, unsigned size);
 	/* BAR was mapped (addr) or unmapped (UINT64_MAX); may be NULL. */
 	void (*bar_moved)(struct pci_dev *pd, unsigned bar, u64 addr);
-	u32 prop_addr; /* property "addr" as devfn, UINT32_MAX: next free slot */
+	u32 prop_addr;	    /* [const] property "addr" as devfn, UINT32_MAX: next free slot */
+	char *prop_romfile; /* [const] property "romfile": path of the expansion ROM, or NULL */
 };
 
 struct pci_ids {
@@ -58,6 +62,8 @@ void pci_add_bar(struct pci_dev *pd, unsigned bar, enum pci_bar_kind kind, u64 b
 		 const struct bus_ops *ops, struct mem_region *ram);
 /* Append a capability; returns its offset. */
 u8 pci_add_capability(struct pci_dev *pd, u8 id, u8 bytes);
+/* [any thread]: queues that run on a drive's thread do not take the device's lock,
+ * so the level and its way to the line have a small lock of their own. */
 void pci_set_intx(struct pci_dev *pd, bool level);
 bool pci_bus_master(const struct pci_dev *pd);
 

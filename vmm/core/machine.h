@@ -7,6 +7,7 @@
 #define VMM_CORE_MACHINE_H
 
 #include "base/base.h"
+#include "base/list.h"
 #include "vmm/core/bus.h"
 #include "vmm/core/clock.h"
 #include "vmm/core/irq.h"
@@ -32,6 +33,7 @@ struct machine {
 	struct irq *irq;		/* [const] */
 	struct clock *clock;		/* [const] */
 	struct loop *loop;		/* [const] the main thread's; NULL in some tests */
+	struct list devices;		/* [control] struct device.link, in order of creation */
 	u32 cpus, max_cpus;		/* [const] */
 	u64 ram_below_4g, ram_above_4g; /* [const] bytes */
 	bool has_kvm, has_smm;		/* [const] what the host can do */

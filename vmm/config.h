@@ -1,0 +1,111 @@
+/* What the user wants: the command line and configuration files, understood.
+ *
+ * Filled in by one table of options (options.c) before anything else exists;
+ * read-only afterwards.  Strings belong to the struct.  [main thread] */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/list.h"
+#include "vmm/opts.h"
+
+enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
+
+#define RAM_BYTES_DEFAULT (128 * MiB)
+
+#define IDE_BUSES      2
+#define IDE_UNITS      2
+#define MAX_SERIALS    4
+#define DRIVE_NO_PLACE (-1)
+
+struct drive_config {
+	struct list link;
+	char *source; /* "-hda x": how messages name it */
+	char *id;     /* "ide0-hd0" */
+	char *file;   /* NULL: no medium */
+	char *format, *cache, *aio, *serial;
+	enum drive_if interface;
+	int bus, unit; /* DRIVE_NO_PLACE until config_finish */
+	bool cdrom, readonly, snapshot, discard_unmap;
+	bool snapshot_given; /* so that -snapshot does not override it */
+	bool made_up;	     /* the CD drive that every machine has */
+};
+
+/* -device */
+struct device_config {
+	struct list link;
+	char *source;
+	char *driver, *id; /* id NULL: not given */
+	struct opts props; /* the rest */
+};
+
+/* -chardev */
+struct chardev_config {
+	struct list link;
+	char *source, *id, *spec; /* spec: as base/chardev.h wants it */
+	bool mux;
+};
+
+/* -serial, -monitor, -mon, -debugcon: a front end and where it goes. */
+struct frontend_config {
+	struct list link;
+	char *source, *spec; /* "chardev:ID" too */
+};
+
+enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_DATE };
+enum end_action { END_DEFAULT, END_RESET, END_SHUTDOWN, END_PAUSE, END_NONE };
+
+struct config {
+	/* machine */
+	char *name, *process_name;
+	u8 uuid[16];
+	bool has_uuid;
+	bool has_accel; /* named on the command line; otherwise KVM all the same */
+	u64 ram_bytes;
+	u32 cpus, max_cpus, sockets, cores, threads; /* 0: not given */
+	char *cpu_model;			     /* "host,+flag" */
+	/* boot */
+	char *boot_order, *boot_once; /* letters, NULL: default */
+	bool boot_menu, boot_strict;
+	u32 boot_splash_ms, boot_retry_ms; /* UINT32_MAX: not given */
+	char *bios, *kernel, *initrd, *append;
+	struct list firmware_dirs; /* of dir_config, -L, first wins */
+	/* devices */
+	struct list drives, devices, chardevs, serials, monitors, debugcons;
+	char *vga; /* "std", "none"; NULL: default */
+	bool nographic, no_devices;
+	bool no_graphics; /* machine property: firmware talks to the serial port */
+	u32 escape_char;
+	/* time */
+	enum rtc_base rtc_base;
+	s64 rtc_date; /* RTC_DATE: seconds since 1970 */
+	/* run */
+	bool start_stopped, snapshot;
+	enum end_action on_reboot, on_shutdown, on_panic;
+	bool daemonize;
+	char *pid_file, *log_file;
+	bool writes_nothing; /* an option printed its help: end with 0 */
+};
+
+struct dir_config {
+	struct list link;
+	char *path;
+};
+
+void config_init(struct config *c);
+void config_fini(struct config *c);
+
+/* Understand argv[1..argc).  Errors name the option.  Sets writes_nothing after
+ * -help, -version and the like. */
+int config_parse(struct config *c, int argc, char **argv, struct error *err);
+/* One -readconfig file. */
+int config_read_file(struct config *c, const char *path, struct error *err);
+/* What only shows when everything is read: places of drives, default devices,
+ * conflicts.  Part of config_parse; for tests of their own. */
+int config_finish(struct config *c, struct error *err);
+
+struct chardev_config *config_find_chardev(const struct config *c, const char *id);
+struct drive_config *config_find_drive(const struct config *c, const char *id);
+
+#endif

@@ -1,0 +1,230 @@
+/* The table of options: it drives parsing and the text of -help. */
+#include "vmm/options.h"
+
+/* Rows: plain text or none, a list of key=value, a text or flag kept as it is. */
+#define PLAIN(n, a, h, fn, g)                                                                      \
+	{                                                                                          \
+		.name = (n), .arg = (a), .help = (h), .apply = (fn), .group = (g)                  \
+	}
+#define LIST(n, a, h, fn, g, i, k)                                                                 \
+	{                                                                                          \
+		.name = (n), .arg = (a), .help = (h), .apply = (fn), .group = (g), .implied = (i), \
+		.keys = (k)                                                                        \
+	}
+#define STORE(n, a, h, fn, g, m)                                                                   \
+	{                                                                                          \
+		.name = (n), .arg = (a), .help = (h), .apply = (fn), .group = (g),                 \
+		.member = offsetof(struct config, m)                                               \
+	}
+
+static const char *const group_titles[OPTION_GROUPS] = {
+	[GROUP_STANDARD] = "Standard options",
+	[GROUP_BLOCK] = "Block device options",
+	[GROUP_DISPLAY] = "Display options",
+	[GROUP_NETWORK] = "Network options",
+	[GROUP_CHARDEV] = "Character device options",
+	[GROUP_BOOT] = "Boot image or kernel specific",
+	[GROUP_DEBUG] = "Debug/expert options",
+};
+
+static const char machine_keys[] = "type accel usb vmport hpet acpi pit graphics kernel-irqchip "
+				   "kernel initrd append firmware";
+static const char drive_keys[] = "file if index bus unit media format driver cache aio readonly "
+				 "read-only snapshot serial id discard detect-zeroes werror rerror "
+				 "copy-on-read";
+static const char chardev_keys[] = "backend id path mux server wait append signal logfile";
+
+const struct option options[] = {
+	PLAIN("h", NULL, "display this help and exit", option_help, GROUP_STANDARD),
+	PLAIN("help", NULL, "display this help and exit", option_help, GROUP_STANDARD),
+	PLAIN("version", NULL, "display version information and exit", option_version,
+	      GROUP_STANDARD),
+	LIST("machine", "[type=]name[,prop[=value][,...]]",
+	     "selects emulated machine ('-machine help' for list)\n"
+	     "property accel=kvm selects the accelerator\n"
+	     "kernel=, initrd=, append=, firmware= as the options of these names",
+	     option_machine, GROUP_STANDARD, "type", machine_keys),
+	LIST("M", "name[,prop[=value][,...]]", "as -machine", option_machine, GROUP_STANDARD,
+	     "type", machine_keys),
+	PLAIN("cpu", "cpu", "select CPU ('-cpu help' for list): host[,+flag][,-flag]", option_cpu,
+	      GROUP_STANDARD),
+	LIST("accel", "[accel=]accelerator", "select accelerator (kvm; use 'help' for a list)",
+	     option_accel, GROUP_STANDARD, "accel", "accel kernel-irqchip"),
+	PLAIN("enable-kvm", NULL, "use KVM, the only and default accelerator", option_enable_kvm,
+	      GROUP_STANDARD),
+	LIST("smp", "[[cpus=]n][,maxcpus=n][,sockets=n][,cores=n][,threads=n]",
+	     "set the number of CPUs to 'n' [default=1] and how they are grouped", option_smp,
+	     GROUP_STANDARD, "cpus", "cpus maxcpus sockets dies clusters cores threads"),
+	LIST("m", "[size=]megs", "configure guest RAM [default=128M]", option_memory,
+	     GROUP_STANDARD, "size", "size slots maxmem"),
+	LIST("device", "driver[,prop[=value][,...]]",
+	     "add device (based on driver)\n"
+	     "use '-device help' to print all possible drivers\n"
+	     "use '-device driver,help' to print all possible properties",
+	     option_device, GROUP_STANDARD, "driver", NULL),
+	PLAIN("global", "driver.property=value", "not available: give the property to -device",
+	      option_global, GROUP_STANDARD),
+	LIST("name", "[guest=]string1[,process=string2][,debug-threads=on|off]",
+	     "set the name of the guest; string2 is the process name", option_name, GROUP_STANDARD,
+	     "guest", "guest process debug-threads"),
+	PLAIN("uuid", "%08x-%04x-%04x-%04x-%012x", "specify machine UUID", option_uuid,
+	      GROUP_STANDARD),
+
+	PLAIN("hda", "file", "use 'file' as hard disk 0 image", option_hard_disk, GROUP_BLOCK),
+	PLAIN("hdb", "file", "use 'file' as hard disk 1 image", option_hard_disk, GROUP_BLOCK),
+	PLAIN("hdc", "file", "use 'file' as hard disk 2 image", option_hard_disk, GROUP_BLOCK),
+	PLAIN("hdd", "file", "use 'file' as hard disk 3 image", option_hard_disk, GROUP_BLOCK),
+	PLAIN("cdrom", "file", "use 'file' as CD-ROM image", option_cdrom, GROUP_BLOCK),
+	LIST("drive",
+	     "[file=file][,if=ide|virtio|none][,index=i][,bus=n,unit=m]\n"
+	     "       [,media=disk|cdrom][,format=f][,id=name][,serial=s][,readonly=on|off]\n"
+	     "       [,snapshot=on|off][,discard=ignore|unmap][,aio=threads|native|io_uring]\n"
+	     "       [,cache=writethrough|writeback|none|directsync|unsafe]",
+	     "use 'file' as a drive image", option_drive, GROUP_BLOCK, "", drive_keys),
+	PLAIN("snapshot", NULL, "write to temporary files instead of disk image files",
+	      option_snapshot, GROUP_BLOCK),
+
+	PLAIN("display", "none", "no display; others are not available yet", option_display,
+	      GROUP_DISPLAY),
+	PLAIN("nographic", NULL, "no display; first serial port and monitor on the terminal",
+	      option_nographic, GROUP_DISPLAY),
+	PLAIN("vga", "[std|none]", "select video card type", option_vga, GROUP_DISPLAY),
+	PLAIN("vnc", "display", "accepted; the display is not drawn yet", option_vnc,
+	      GROUP_DISPLAY),
+
+	LIST("netdev", "type,id=str[,...]", "accepted; networking is not available yet",
+	     option_netdev, GROUP_NETWORK, "type", NULL),
+	LIST("nic", "none|type[,...]", "none, or accepted as -netdev", option_nic, GROUP_NETWORK,
+	     "type", NULL),
+	LIST("net", "none|nic|user|tap[,...]", "none, or accepted as -netdev", option_net,
+	     GROUP_NETWORK, "type", NULL),
+
+	LIST("chardev",
+	     "stdio|file|pty|null|socket,id=id[,path=path][,mux=on|off]\n"
+	     "         [,server=on|off][,wait=on|off]",
+	     "a host character stream that -serial, -mon and -device name by its id",
+	     option_chardev, GROUP_CHARDEV, "backend", chardev_keys),
+	PLAIN("serial", "dev",
+	      "redirect the serial port to char device 'dev': stdio, mon:stdio, file:path,\n"
+	      "pty, unix:path[,server][,nowait], null, none, chardev:id",
+	      option_serial, GROUP_CHARDEV),
+	PLAIN("parallel", "none|null", "there is no parallel port", option_parallel, GROUP_CHARDEV),
+	PLAIN("monitor", "dev", "redirect the monitor to char device 'dev'", option_monitor,
+	      GROUP_CHARDEV),
+	LIST("mon", "[chardev=]name[,mode=readline]", "a monitor on a -chardev", option_mon,
+	     GROUP_CHARDEV, "chardev", "chardev mode"),
+	PLAIN("debugcon", "dev", "redirect the debug port (0x402) to char device 'dev'",
+	      option_debugcon, GROUP_CHARDEV),
+	PLAIN("echr", "chr", "set terminal escape character instead of ctrl-a", option_echr,
+	      GROUP_CHARDEV),
+
+	LIST("boot",
+	     "[order=drives][,once=drives][,menu=on|off]\n"
+	     "      [,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
+	     "'drives': floppy (a), hard disk (c), CD-ROM (d), network (n)", option_boot,
+	     GROUP_BOOT, "order", "order once menu splash-time reboot-timeout strict"),
+	STORE("bios", "file", "set the filename for the BIOS", option_text, GROUP_BOOT, bios),
+	PLAIN("L", "path", "add a directory to search for firmware", option_firmware_dir,
+	      GROUP_BOOT),
+	STORE("kernel", "bzImage", "use 'bzImage' as kernel image", option_text, GROUP_BOOT,
+	      kernel),
+	STORE("initrd", "file", "use 'file' as initial ram disk", option_text, GROUP_BOOT, initrd),
+	STORE("append", "cmdline", "use 'cmdline' as kernel command line", option_text, GROUP_BOOT,
+	      append),
+	PLAIN("no-fd-bootchk", NULL, "there is no floppy boot signature check", option_nothing,
+	      GROUP_BOOT),
+	PLAIN("no-hpet", NULL, "there is no HPET", option_nothing, GROUP_BOOT),
+
+	LIST("rtc", "[base=utc|localtime|datetime][,clock=host][,driftfix=none|slew]",
+	     "set the RTC base", option_rtc, GROUP_DEBUG, "base", "base clock driftfix"),
+	STORE("S", NULL, "freeze CPU at startup (use 'c' to start execution)", option_flag,
+	      GROUP_DEBUG, start_stopped),
+	PLAIN("no-reboot", NULL, "exit instead of rebooting", option_no_reboot, GROUP_DEBUG),
+	PLAIN("no-shutdown", NULL, "stop before shutdown", option_no_shutdown, GROUP_DEBUG),
+	LIST("action",
+	     "[reboot=reset|shutdown][,shutdown=poweroff|pause]\n"
+	     "        [,panic=pause|shutdown|none]",
+	     "what to do when the guest reboots, powers off or panics", option_action, GROUP_DEBUG,
+	     "", "reboot shutdown panic"),
+	STORE("pidfile", "file", "write PID to 'file'", option_text, GROUP_DEBUG, pid_file),
+	STORE("daemonize", NULL, "run in the background once everything is set up", option_flag,
+	      GROUP_DEBUG, daemonize),
+	STORE("D", "logfile", "output log to logfile (default stderr)", option_text, GROUP_DEBUG,
+	      log_file),
+	PLAIN("trace", "area[,area...]", "switch on trace lines ('-trace help' for areas)",
+	      option_trace, GROUP_DEBUG),
+	PLAIN("readconfig", "file", "read configuration file", option_read_config, GROUP_DEBUG),
+	STORE("nodefaults", NULL, "don't create default devices", option_flag, GROUP_DEBUG,
+	      no_devices),
+	PLAIN("no-user-config", NULL, "there are no configuration files read by default",
+	      option_nothing, GROUP_DEBUG),
+	{.name = NULL},
+};
+
+const struct option *option_find(const char *name)
+{
+	for (const struct option *o = options; o->name; o++)
+		if (!strcmp(o->name, name))
+			return o;
+	return NULL;
+}
+
+static void help_row(FILE *to, const struct option *o)
+{
+	const char *line = o->help;
+	int len = fprintf(to, "-%s%s%s", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+
+	if (len > 15 || (o->arg && strchr(o->arg, '\n')))
+		fprintf(to, "\n%16s", "");
+	else
+		fprintf(to, "%*s", 16 - len, "");
+	for (;;) {
+		int n = (int)strcspn(line, "\n");
+
+		fprintf(to, "%.*s\n", n, line);
+		if (!line[n])
+			return;
+		line += n + 1;
+		fprintf(to, "%16s", "");
+	}
+}
+
+void options_help(FILE *to)
+{
+	fprintf(to, "cowvm version " COWVM_VERSION "\n"
+		    "usage: cowvm [options] [disk_image]\n\n"
+		    "'disk_image' is a hard disk image for IDE hard disk 0\n");
+	for (enum option_group g = 0; g < OPTION_GROUPS; g++) {
+		fprintf(to, "\n%s:\n", group_titles[g]);
+		for (const struct option *o = options; o->name; o++)
+			if (o->group == g)
+				help_row(to, o);
+	}
+}
+
+int option_apply_opts(struct config *c, const struct option *o, const char *source,
+		      const struct opts *opts, struct error *err)
+{
+	struct option_use use = {.option = o, .source = source, .opts = opts};
+	int ret = o->keys && !opts_has(opts, "help") ? opts_check(opts, o->keys, err) : 0;
+
+	assert(o->implied);
+	return ret < 0 ? ret : o->apply(c, &use, err);
+}
+
+int option_apply(struct config *c, const struct option *o, const char *source, const char *text,
+		 struct error *err)
+{
+	struct option_use use = {.option = o, .source = source, .text = text};
+	struct opts opts;
+	int ret;
+
+	if (!o->implied)
+		return o->apply(c, &use, err);
+	ret = opts_parse(&opts, text, *o->implied ? o->implied : NULL, err);
+	if (ret < 0)
+		return ret;
+	ret = option_apply_opts(c, o, source, &opts, err);
+	opts_fini(&opts);
+	return ret;
+}
