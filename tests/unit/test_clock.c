@@ -25,7 +25,7 @@ static void ring(struct timer *t)
 	a->fired++;
 	a->fired_at = clock_now(t->clock);
 	if (a->journal)
-		strncat(a->journal, (char[]){a->name, '\0'}, 1);
+		strcat(a->journal, (char[]){a->name, 0});
 	if (a->again)
 		timer_set(t, t->due + a->again);
 }
