@@ -78,7 +78,9 @@ void virtio_pci_interrupt(struct virtio_pci *vp, unsigned queue)
 void virtio_pci_config_changed(struct virtio_pci *vp)
 {
 	__atomic_fetch_add(&vp->generation, 1, __ATOMIC_RELEASE);
-	interrupt(vp, &vp->config_vector, ISR_QUEUE | ISR_CONFIG);
+	/* Without a driver nobody would ever lower the line. */
+	if (__atomic_load_n(&vp->live, __ATOMIC_RELAXED))
+		interrupt(vp, &vp->config_vector, ISR_QUEUE | ISR_CONFIG);
 }
 
 void virtio_update_msix(struct virtio_pci *vp)
@@ -265,7 +267,7 @@ void virtio_set_status(struct virtio_pci *vp, u8 value)
 	      vp->status, value, (unsigned long long)vp->driver_features);
 	vp->status = value;
 	if (value & VIRTIO_S_DRIVER_OK) {
-		vp->live = true;
+		__atomic_store_n(&vp->live, true, __ATOMIC_RELAXED);
 		start(vp);
 	}
 }
@@ -277,7 +279,7 @@ void virtio_driver_reset(struct virtio_pci *vp)
 	vp->host_feature_sel = vp->driver_feature_sel = 0;
 	vp->status = 0;
 	vp->queue_select = 0;
-	vp->live = false;
+	__atomic_store_n(&vp->live, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&vp->config_vector, VIRTIO_NO_VECTOR, __ATOMIC_RELAXED);
 	__atomic_store_n(&vp->broken, false, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)

@@ -270,6 +270,13 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	return ret;
 }
 
+void virtq_refuse(struct virtq *q, const char *why)
+{
+	assert(q->running && q->in_flight);
+	q->in_flight--;
+	fail(q, "%s", why);
+}
+
 bool virtq_has_more(const struct virtq *q)
 {
 	assert(q->running);

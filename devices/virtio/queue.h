@@ -69,6 +69,10 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c);
 /* True when virtq_pop would not return 0. */
 bool virtq_has_more(const struct virtq *q);
 
+/* The request just popped is not one at all: break the queue, and count it as given
+ * back. */
+void virtq_refuse(struct virtq *q, const char *why);
+
 /* Give a request back; `written` bytes of its writable part were written.  The
  * driver sees it after virtq_flush. */
 void virtq_push(struct virtq *q, u16 head, u32 written);
