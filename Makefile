@@ -73,6 +73,7 @@ DEVICES := \
 	devices/pci.o \
 	devices/registry.o \
 	devices/serial.o \
+	devices/virtio/blk.o \
 	devices/virtio/pci.o \
 	devices/virtio/queue.o \
 	devices/virtio/regs.o
