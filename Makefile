@@ -70,7 +70,11 @@ CORE := \
 
 DEVICES := \
 	devices/device.o \
+	devices/i440fx.o \
 	devices/pci.o \
+	devices/pci_bar.o \
+	devices/pci_bus.o \
+	devices/pci_msix.o \
 	devices/registry.o \
 	devices/serial.o \
 	devices/virtio/blk.o \

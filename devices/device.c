@@ -12,8 +12,8 @@
 
 #define GUEST_ERROR_LINES 5 /* of one device; the rest is only counted */
 
-/* Fixed registers win over what a guest lays over them with a BAR. */
-#define FIXED_PRIORITY 10
+/* Fixed registers win over what a guest lays over them with a BAR (negative ones). */
+#define FIXED_PRIORITY 0
 
 /* --- properties --------------------------------------------------------------- */
 

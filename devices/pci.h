@@ -1,6 +1,8 @@
 /* PCI bus 0 behind an i440FX host bridge: configuration space, BARs, INTx, MSI-X.
  * PCI Local Bus 3.0, sections 6.1-6.2, 6.8.  All of a function's state is under
- * its device's lock; BAR mapping changes happen in config writes with it held. */
+ * its device's lock; BAR mapping changes happen in config writes with it held.
+ * Which slot a function takes: its property "addr", else (classes that are part of
+ * the chipset give a default) the first free one from 3 on: pci_dev_init. */
 #ifndef DEVICES_PCI_H
 #define DEVICES_PCI_H
 
@@ -33,9 +35,14 @@ struct pci_dev {
 	u8 write_mask[256];  /* [const] bits that the guest may change */
 	u8 clear_mask[256];  /* [const] bits that writing 1 clears */
 	struct pci_bar bars[PCI_BARS];
-	bool intx_level;       /* [dev.lock] */
-	struct irq_line intx;  /* source on the GSI that PIRQ routing chose */
-	struct pci_msix *msix; /* NULL: none */
+	u8 capability_bytes; /* [const] of the newest capability */
+	struct mutex intx_lock;
+	bool intx_level;			     /* [intx_lock] */
+	bool intx_off;				     /* [intx_lock] as in the command register */
+	struct irq_line intx;			     /* source on the GSI that PIRQ routing chose */
+	struct pci_msix *msix;			     /* [const] NULL: none */
+	u32 msix_table[PCI_MSIX_MAX_VECTORS * 4];    /* [msix.lock] */
+	u64 msix_pending[PCI_MSIX_MAX_VECTORS / 64]; /* [msix.lock] */
 	/* After a config write of `size` bytes at `off`; may be NULL. */
 	void (*config_written)(struct pci_dev *pd, u8 off, unsigned size);
 	/* Before a config read: registers whose value is made up at that moment; may be
@@ -43,7 +50,8 @@ struct pci_dev {
 	void (*config_reading)(struct pci_dev *pd, u8 off, unsigned size);
 	/* BAR was mapped (addr) or unmapped (UINT64_MAX); may be NULL. */
 	void (*bar_moved)(struct pci_dev *pd, unsigned bar, u64 addr);
-	u32 prop_addr;	    /* [const] property "addr" as devfn, UINT32_MAX: next free slot */
+	bool prop_multifunction; /* [const] property "multifunction" */
+	u32 prop_addr;		 /* [const] property "addr" as devfn, UINT32_MAX: next free slot */
 	char *prop_romfile; /* [const] property "romfile": path of the expansion ROM, or NULL */
 };
 
@@ -54,12 +62,18 @@ struct pci_ids {
 };
 
 /* To be called first in a PCI device's init: takes its place on the bus of
- * dev->parent (a host bridge) and fills the header. */
+ * dev->parent (a host bridge) and fills the header; -EBUSY when the place is taken.
+ * If init fails later, it calls pci_dev_fini itself. */
 int pci_dev_init(struct pci_dev *pd, const struct pci_ids *ids, struct error *err);
 void pci_dev_fini(struct pci_dev *pd);
 void pci_dev_reset(struct pci_dev *pd); /* command, BARs, INTx, MSI-X to power-on */
+/* bytes: a power of two.  One of ops (registers) and ram (shown as memory) is given. */
 void pci_add_bar(struct pci_dev *pd, unsigned bar, enum pci_bar_kind kind, u64 bytes,
 		 const struct bus_ops *ops, struct mem_region *ram);
+/* Guest writes change these bits of a register, besides what the header has. */
+void pci_set_writable(struct pci_dev *pd, u8 off, unsigned size, u32 mask);
+u32 pci_get(const struct pci_dev *pd, u8 off, unsigned size); /* 1, 2 or 4 bytes */
+void pci_set(struct pci_dev *pd, u8 off, unsigned size, u32 value);
 /* Append a capability; returns its offset. */
 u8 pci_add_capability(struct pci_dev *pd, u8 id, u8 bytes);
 /* [any thread]: queues that run on a drive's thread do not take the device's lock,
@@ -80,6 +94,9 @@ void pci_dev_post_load(struct pci_dev *pd);
 /* Host bridge side. */
 int pci_bus_new(struct pci_bus **out, struct device *bridge, struct error *err);
 void pci_bus_free(struct pci_bus *bus);
+/* Who answers accesses to ports 0xcf8-0xcff that are no configuration cycles. */
+void pci_bus_set_passthrough(struct pci_bus *bus, struct device *dev, const struct bus_ops *ops);
+bool pci_bus_passthrough(struct pci_bus *bus, struct device **dev, const struct bus_ops **ops);
 /* PIRQ router (PIIX3): GSI for PIRQ line 0..3, IRQ_NONE: not routed. */
 void pci_bus_set_routing(struct pci_bus *bus, const u32 gsi[4]);
 u32 pci_config_read(struct pci_bus *bus, u32 address, unsigned size);
