@@ -184,6 +184,28 @@ $(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(LIBS)
 check-unit: $(TEST_BINS)
 	@set -e; for t in $(TEST_BINS); do echo "== $$t"; $$t; done
 
+# Everything that is tested, from a fresh clone: packages, programs as users have
+# them and under sanitizers, the demo guest, then the runner.
+.PHONY: check asan tsan install-deps
+check:
+	configs/install-packages build check nested demo
+	+$(MAKE) --no-print-directory BUILD=release all tests
+	+$(MAKE) --no-print-directory BUILD=asan asan-programs
+	+$(MAKE) --no-print-directory build/demo/base.qcow2
+	tests/run
+
+.PHONY: asan-programs
+asan-programs: $(PROGRAMS) tests
+asan:
+	+$(MAKE) --no-print-directory BUILD=asan asan-programs
+	tests/run --builds asan unit device image
+tsan:
+	+$(MAKE) --no-print-directory BUILD=tsan tests
+	tests/run --builds tsan unit device
+
+install-deps:
+	configs/install-packages build check nested demo bench
+
 .PHONY: lint
 lint:
 	tests/lint
