@@ -123,7 +123,12 @@ UNIT_TESTS := \
 	test_options \
 	test_state \
 	test_virtq
-DEVICE_TESTS :=
+DEVICE_TESTS := \
+	test_every_class \
+	test_pci
+# What test programs share: tests/lib/NAME.c.
+TEST_LIB := \
+	tests/lib/fake_machine.o
 
 LIBS_base    := -luring
 LIBS_monitor := -lreadline
@@ -139,6 +144,7 @@ OBJS_firmware := $(FIRMWARE:%=$(O)/%)
 OBJS_monitor  := $(MONITOR:%=$(O)/%)
 OBJS_vmm      := $(VMM:%=$(O)/%)
 OBJS_img      := $(IMG:%=$(O)/%)
+OBJS_test     := $(TEST_LIB:%=$(O)/%)
 LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
 TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
 
@@ -163,7 +169,7 @@ $(O)/lib$(1).a: $$(OBJS_$(1))
 	@mkdir -p $$(@D) && rm -f $$@
 	$(AR) rcs $$@ $$(OBJS_$(1))
 endef
-$(foreach lib,$(LIB_NAMES),$(eval $(call LIBRARY,$(lib))))
+$(foreach lib,$(LIB_NAMES) test,$(eval $(call LIBRARY,$(lib))))
 
 # The list of objects is an input too: a file that leaves a list leaves the library.
 $(O)/%.o: %.c Makefile
@@ -175,8 +181,8 @@ $(O)/%.o: %.S Makefile
 
 .PHONY: tests
 tests: $(TEST_BINS)
-$(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group \
+$(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $< $(O)/libtest.a -Wl,--start-group $(LIBS) -Wl,--end-group \
 		-lcmocka $(LIBS_monitor) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 

@@ -296,6 +296,7 @@ static void serial_reset(struct device *dev)
 	s->divisor = 12; /* 9600 baud: what firmware of old left there */
 	s->lsr = LSR_THRE | LSR_TEMT;
 	s->thre_pending = false;
+	memset(s->rx, 0, sizeof(s->rx));
 	s->rx_used = 0;
 	s->msr = modem_lines(s);
 	serial_update(s);
