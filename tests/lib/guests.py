@@ -1,0 +1,197 @@
+"""Guests of our own: boot sectors that talk on the serial port, made on the spot.
+
+They run in real mode (and flat 32-bit code), so that every kind of KVM runs them.
+Each says what it does on COM1 and ends by power off, reset, or a halt.
+"""
+from tools import assemble, boot_sector, run
+
+SECTOR = 512
+
+# Common to all: stacks and segments, drive number in dl kept, text to COM1.
+HEAD = """
+	.intel_syntax noprefix
+	.globl _start
+_start:	cli
+	cld
+	xor	ax, ax
+	mov	ds, ax
+	mov	es, ax
+	mov	ss, ax
+	mov	sp, 0x7c00
+	mov	[0x7b00], dl
+	jmp	main
+puts:	lodsb
+	test	al, al
+	jz	1f
+	call	putc
+	jmp	puts
+1:	ret
+putc:	push	ax
+	mov	dx, 0x3fd
+2:	in	al, dx
+	test	al, 0x20
+	jz	2b
+	pop	ax
+	mov	dx, 0x3f8
+	out	dx, al
+	ret
+"""
+# SeaBIOS puts the power management ports at 0x600: PM1a control, sleep type 0, SLP_EN.
+POWER_OFF = """
+power_off:
+	mov	dx, 0x604
+	mov	ax, 0x2000
+	out	dx, ax
+3:	hlt
+	jmp	3b
+"""
+HALT = """
+halt:	sti
+4:	hlt
+	jmp	4b
+"""
+
+
+def say(text, label="text"):
+    return '%s:\t.asciz "%s"\n' % (label, text.replace("\r\n", "\\r\\n"))
+
+
+def hello(work, text="boot sector runs"):
+    """Says the text and halts with interrupts on."""
+    return boot_sector(HEAD + "main:\tmov si, offset text\n\tcall puts\n" + HALT +
+                       say(text + "\r\n"), work)
+
+
+def powers_off(work):
+    return boot_sector(HEAD + "main:\tmov si, offset text\n\tcall puts\n" + POWER_OFF +
+                       say("going off\r\n"), work)
+
+
+RESETS = {
+    "keyboard controller": "mov al, 0xfe\n\tout 0x64, al",
+    "port 0x92": "in al, 0x92\n\tand al, 0xfe\n\tout 0x92, al\n\tor al, 1\n\tout 0x92, al",
+    "port 0xcf9": "mov dx, 0xcf9\n\tmov al, 2\n\tout dx, al\n\tmov al, 6\n\tout dx, al",
+    "triple fault": "lidt [no_idt]\n\tint3",
+}
+
+
+def resets(work, how):
+    """Counts its starts on the disk (LBA 8) and resets until the third."""
+    return boot_sector(HEAD + """
+main:	mov	ah, 0x42
+	call	disk
+	inc	byte ptr [0x8000]
+	mov	ah, 0x43
+	call	disk
+	mov	si, offset text
+	call	puts
+	mov	al, [0x8000]
+	add	al, '0'
+	call	putc
+	mov	si, offset newline
+	call	puts
+	cmp	byte ptr [0x8000], 3
+	jae	halt
+	%s
+5:	jmp	5b
+disk:	mov	dl, [0x7b00]
+	mov	si, offset packet
+	xor	al, al
+	int	0x13
+	jc	failed
+	ret
+failed:	mov	si, offset error
+	call	puts
+""" % RESETS[how] + HALT + say("start ") + say("disk error\r\n", "error") +
+                       say("\r\n", "newline") + """
+packet:	.byte	16, 0
+	.word	1, 0x8000, 0
+	.quad	8
+no_idt:	.word	0
+	.long	0
+""", work)
+
+
+def copies_sectors(work, source, target, count):
+    """Reads count sectors at LBA source with INT 13h, inverts every byte, writes them
+    at target, reads those back, compares, says what happened, powers off."""
+    return boot_sector(HEAD + """
+main:	mov	dword ptr [packet + 8], %d
+	mov	ah, 0x42
+	call	disk
+	mov	cx, %d
+	mov	di, 0
+	mov	ax, 0x1000
+	mov	es, ax
+6:	not	byte ptr es:[di]
+	inc	di
+	loop	6b
+	mov	dword ptr [packet + 8], %d
+	mov	ah, 0x43
+	call	disk
+	mov	word ptr [packet + 6], 0x2000
+	mov	ah, 0x42
+	call	disk
+	mov	ax, 0x1000
+	mov	ds, ax
+	mov	ax, 0x2000
+	mov	es, ax
+	xor	si, si
+	xor	di, di
+	mov	cx, %d
+	repe	cmpsb
+	mov	ax, 0
+	mov	ds, ax
+	jne	failed
+	mov	si, offset text
+	call	puts
+	jmp	power_off
+disk:	push	ds
+	mov	dl, [0x7b00]
+	mov	si, offset packet
+	xor	al, al
+	int	0x13
+	pop	ds
+	jc	failed
+	ret
+failed:	mov	si, offset error
+	call	puts
+""" % (source, count * SECTOR, target, count * SECTOR) + POWER_OFF + say("copied\r\n") +
+                       say("disk error\r\n", "error") + """
+packet:	.byte	16, 0
+	.word	%d, 0, 0x1000
+	.quad	0
+""" % count, work)
+
+
+def disk_with(path, sector, size=16 << 20):
+    """A raw image that starts with the boot sector."""
+    with open(path, "wb") as f:
+        f.write(sector)
+        f.truncate(size)
+    return path
+
+
+def qcow2_with(path, sector, data=None, size="16M"):
+    """A qcow2 image with the boot sector, and data at byte offsets, written by the
+    reference tools."""
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, size)
+    for at, content in {0: sector, **(data or {})}.items():
+        blob = str(path) + ".part"
+        with open(blob, "wb") as f:
+            f.write(content)
+        run("qemu-io", "-f", "qcow2", "-c", "write -s %s %d %d" % (blob, at, len(content)), path)
+    return path
+
+
+def bootable_cd(work, code):
+    """An ISO image whose no-emulation boot image is the code."""
+    tree = work / "cd"
+    tree.mkdir()
+    (tree / "boot.bin").write_bytes(code.ljust(2048, b"\0"))
+    run("xorriso", "-as", "mkisofs", "-quiet", "-o", work / "cd.iso", "-b", "boot.bin",
+        "-no-emul-boot", "-boot-load-size", "4", tree)
+    return work / "cd.iso"
+
+
+__all__ = [n for n in dir() if not n.startswith("_")] + ["assemble"]
