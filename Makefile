@@ -53,9 +53,13 @@ BASE := \
 	base/thread.o
 
 BLOCK := \
+	block/blk.o \
+	block/blk_open.o \
 	block/file.o \
 	block/file_direct.o \
 	block/file_lock.o \
+	block/filter_fault.o \
+	block/filter_record.o \
 	block/image.o \
 	block/raw.o
 
@@ -111,10 +115,12 @@ VMM_MAIN :=
 # linked with every library of ours (the linker takes what it needs).
 UNIT_TESTS := \
 	test_bus \
+	test_blk \
 	test_chardev \
 	test_clock \
 	test_fiber \
 	test_file \
+	test_filter \
 	test_image \
 	test_io \
 	test_irq \

@@ -17,6 +17,9 @@
 #include <strings.h>
 #include <sys/eventfd.h>
 
+/* The loop's thread has been started and will attach: nobody else may touch it. */
+#define OWNER_STARTING UINT32_MAX
+
 /* --- posted calls ---------------------------------------------------------- */
 
 static void ring_bell(struct loop *loop)
@@ -264,9 +267,9 @@ static void loop_attach(struct loop *loop)
 {
 	u32 owner = __atomic_load_n(&loop->owner, __ATOMIC_RELAXED);
 
-	assert(!owner || owner == thread_id());
-	if (owner)
+	if (owner == thread_id())
 		return;
+	assert(!owner || owner == OWNER_STARTING);
 	__atomic_store_n(&loop->owner, thread_id(), __ATOMIC_RELEASE);
 	loop->ops->attach(loop);
 }
@@ -423,9 +426,12 @@ int loop_start_thread(struct loop *loop, struct error *err)
 {
 	int ret;
 
-	assert(!loop->has_thread);
+	assert(!loop->has_thread && !__atomic_load_n(&loop->owner, __ATOMIC_RELAXED));
+	__atomic_store_n(&loop->owner, OWNER_STARTING, __ATOMIC_RELAXED);
 	ret = thread_start(&loop->thread, loop->name, loop_thread, loop, err);
 	loop->has_thread = ret == 0;
+	if (ret < 0)
+		__atomic_store_n(&loop->owner, 0, __ATOMIC_RELAXED);
 	return ret;
 }
 
@@ -436,4 +442,6 @@ void loop_join(struct loop *loop)
 	loop_stop(loop);
 	pthread_join(loop->thread, NULL);
 	loop->has_thread = false;
+	/* Whoever joined may take down what is left; nothing runs it again. */
+	__atomic_store_n(&loop->owner, 0, __ATOMIC_RELAXED);
 }

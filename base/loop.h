@@ -32,7 +32,7 @@ void loop_stop(struct loop *loop); /* [any thread] */
 int loop_run_fiber(struct loop *loop, fiber_fn *fn, void *arg);
 /* Run loop_run on a thread of its own; loop_join stops it and waits. */
 int loop_start_thread(struct loop *loop, struct error *err);
-void loop_join(struct loop *loop);
+void loop_join(struct loop *loop); /* then only taking down and loop_free */
 /* True on the thread that runs the loop (or before any has run it). */
 bool loop_is_current(const struct loop *loop);
 

@@ -70,7 +70,8 @@ int blk_run(struct blk *blk, blk_fn *fn, void *arg); /* [any thread] */
 /* Hold new requests back and wait until none is in flight; nestable. */
 void blk_drain_begin(struct blk *blk); /* [any thread but the loop] */
 void blk_drain_end(struct blk *blk);
-int blk_flush_wait(struct blk *blk); /* [any thread but the loop] */
+int blk_flush_wait(struct blk *blk);			       /* [any thread but the loop] */
+int blk_resize(struct blk *blk, u64 bytes, struct error *err); /* [any thread but the loop] */
 
 const char *blk_id(const struct blk *blk);
 const char *blk_file(const struct blk *blk); /* NULL: no medium */
@@ -85,6 +86,7 @@ struct image *blk_image(struct blk *blk);    /* top image; loop thread only */
 struct blk_watcher {
 	struct list link;
 	void (*changed)(struct blk_watcher *w);
+	struct blk *blk; /* owned by blk until blk_unwatch */
 };
 void blk_watch(struct blk *blk, struct blk_watcher *w);
 void blk_unwatch(struct blk_watcher *w);

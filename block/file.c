@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/pool.h"
+#include "block/driver.h"
 #include "block/file_internal.h"
 
 #include <errno.h>
@@ -380,6 +381,7 @@ static int file_close(struct fiber *f, struct image *img)
 	if (file->direct && img->writable && img->grows && sys_file_bytes(file->fd, &bytes) == 0 &&
 	    bytes > img->bytes)
 		ret = set_size(f, file, img->bytes);
+	file_unlock(file->fd);
 	sys_close(file->fd);
 	return ret;
 }

@@ -36,7 +36,10 @@ int file_bounce_write(struct fiber *f, struct host_file *file, u64 hoff, const s
 		      unsigned n);
 
 /* Take the locks that fit the policy, and look for those of others that do not
- * fit.  They go with the descriptor. */
+ * fit. */
 int file_lock(int fd, const char *path, const struct open_policy *policy, struct error *err);
+/* Closing the descriptor would do, but not at once: a ring's worker may hold the
+ * file a little longer than its last completion. */
+void file_unlock(int fd);
 
 #endif

@@ -83,3 +83,13 @@ int file_lock(int fd, const char *path, const struct open_policy *policy, struct
 	}
 	return 0;
 }
+
+void file_unlock(int fd)
+{
+	struct flock lock = {.l_type = F_UNLCK,
+			     .l_whence = SEEK_SET,
+			     .l_start = USE_BASE,
+			     .l_len = REFUSE_BASE - USE_BASE + PERM_COUNT};
+
+	fcntl(fd, F_OFD_SETLK, &lock);
+}

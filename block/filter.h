@@ -4,9 +4,11 @@
 
 #include "block/image.h"
 
-/* One event, in the order of completion.  For a write, `issued` is the number of
- * syncs completed when it was issued: writes may be reordered freely between two
- * syncs, never across one that was issued after they completed. */
+/* One event, in the order of completion.  `issued` is how many events the log
+ * held when this one was issued.  So a sync makes durable the writes before its
+ * `issued`, and nothing that is recorded later; two writes may reach the disk in
+ * either order unless a sync that covers the first was recorded before the second
+ * was issued. */
 struct record_event {
 	enum record_kind {
 		RECORD_WRITE,
@@ -18,6 +20,7 @@ struct record_event {
 	} kind;
 	u64 hoff, bytes; /* RECORD_RESIZE: bytes is the new size; RECORD_MARK: hoff is the mark */
 	u8 *data;	 /* RECORD_WRITE only */
+	size_t issued;
 };
 struct record_log {
 	struct record_event *events;

@@ -7,6 +7,7 @@
 #include "block/image.h"
 
 #include "base/io.h"
+#include "block/driver.h"
 #include "block/file.h"
 
 #include <errno.h>
@@ -57,6 +58,18 @@ struct image *image_new(const struct image_driver *driver, struct loop *loop, co
 	img->loop = loop;
 	img->name = xstrdup(name);
 	img->request_align = 1;
+	return img;
+}
+
+struct image *image_new_filter(const struct image_driver *driver, struct image *below)
+{
+	struct image *img = image_new(driver, below->loop, below->name);
+
+	img->bytes = below->bytes;
+	img->writable = below->writable;
+	img->grows = below->grows;
+	img->request_align = below->request_align;
+	img->below = below;
 	return img;
 }
 

@@ -71,6 +71,10 @@ struct image_driver {
 	size_t state_size; /* of the driver's struct, which starts with struct image */
 	/* 0..100: how sure from the first bytes of the file. */
 	int (*probe)(const u8 *head, size_t bytes);
+	/* Write an empty image of this guest size into an empty, writable file;
+	 * backing and its format may be NULL.  Durable on return. */
+	int (*create)(struct fiber *f, struct image *file, u64 bytes, const char *backing,
+		      const char *backing_format, struct error *err);
 	/* img->below is open; sets img->bytes.  Fills err. */
 	int (*open)(struct fiber *f, struct image *img, const struct open_policy *policy,
 		    struct error *err);
@@ -106,14 +110,6 @@ struct image {
 	char *backing_name;    /* [loop] as the image names it, even if not open */
 	char *backing_format;  /* [loop] NULL: not named */
 };
-
-/* Drivers of formats; image.c lists them. */
-extern const struct image_driver raw_driver;
-extern const struct image_driver qcow2_driver;
-
-/* For drivers that make images themselves (file, filters): zeroed state with
- * driver, loop, name and request_align set.  image_close frees it. */
-struct image *image_new(const struct image_driver *driver, struct loop *loop, const char *name);
 
 /* Open NAME and, as the policy allows, its backing chain.  Suspends. */
 int image_open(struct fiber *f, struct image **out, const char *name,

@@ -9,6 +9,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "block/driver.h"
 
 #include <errno.h>
 

@@ -3,6 +3,7 @@
 #include "tests/unit/backends.h"
 
 #include "base/io.h"
+#include "block/driver.h"
 #include "block/file.h"
 
 #include <errno.h>
@@ -131,14 +132,8 @@ static const struct image_driver plain_driver = {
 
 static struct image *wrap_plain(struct image *file, void *arg)
 {
-	struct image *img = image_new(&plain_driver, file->loop, file->name);
-
-	img->bytes = file->bytes;
-	img->writable = file->writable;
-	img->grows = file->grows;
-	img->below = file;
 	++*(unsigned *)arg;
-	return img;
+	return image_new_filter(&plain_driver, file);
 }
 
 static void zero_by_writing(struct fiber *f, void *arg)

@@ -1,0 +1,413 @@
+/* The front door: requests, drains, functions run on the loop, statistics.
+ *
+ * A request becomes a fiber of the loop; fibers are pooled, so the steady path
+ * allocates nothing, and the request's vector goes straight to the driver.
+ * Requests from other threads arrive as posted calls. */
+#include "block/blk.h"
+
+#include "base/io.h"
+#include "base/thread.h"
+#include "block/blk_internal.h"
+
+#include <errno.h>
+
+#define SECTOR_BYTES 512
+
+/* --- requests -------------------------------------------------------------- */
+
+static int check_request(const struct blk *blk, const struct blk_req *req)
+{
+	u64 end;
+
+	if (!blk->img)
+		return -ENOMEDIUM;
+	if (req->op == BLK_FLUSH)
+		return 0;
+	if (req->op != BLK_READ && blk->readonly)
+		return -EROFS;
+	if (!is_aligned(req->goff | req->bytes, SECTOR_BYTES))
+		return -EINVAL;
+	if (!add_ok(req->goff, req->bytes, &end) || end > blk->img->bytes)
+		return -EINVAL;
+	return 0;
+}
+
+static int do_request(struct fiber *f, struct blk *blk, struct blk_req *req)
+{
+	switch (req->op) {
+	case BLK_READ: return image_read(f, blk->img, req->goff, req->iov, req->niov);
+	case BLK_WRITE: return image_write(f, blk->img, req->goff, req->iov, req->niov);
+	case BLK_FLUSH: return image_flush(f, blk->img);
+	case BLK_DISCARD: return image_discard(f, blk->img, req->goff, req->bytes);
+	case BLK_ZERO:
+		return image_zero(f, blk->img, req->goff, req->bytes,
+				  req->flags & BLK_MAY_UNMAP ? ZERO_MAY_UNMAP : 0);
+	}
+	return -ENOTSUP;
+}
+
+static int run_request(struct fiber *f, struct blk *blk, struct blk_req *req)
+{
+	bool changes = req->op == BLK_WRITE || req->op == BLK_ZERO || req->op == BLK_DISCARD;
+	int ret = check_request(blk, req);
+
+	if (ret < 0)
+		return ret;
+	ret = do_request(f, blk, req);
+	if (ret == 0 && changes && (req->flags & BLK_FUA || !blk->write_cache))
+		ret = image_flush(f, blk->img);
+	return ret;
+}
+
+static void add(u64 *counter, u64 n)
+{
+	/* One writer, the loop; readers want no more than a recent value. */
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static void account(struct blk *blk, const struct blk_req *req, int ret)
+{
+	struct blk_stats *s = &blk->stats;
+
+	if (ret < 0) {
+		add(&s->failed[req->op], 1);
+		return;
+	}
+	add(&s->ops[req->op], 1);
+	add(&s->bytes[req->op], req->op == BLK_FLUSH ? 0 : req->bytes);
+	add(&s->total_ns[req->op], now_ns() - req->start_ns);
+}
+
+/* The storage of the request may be gone once done was called. */
+static void finish(struct blk *blk, struct blk_req *req, int ret)
+{
+	account(blk, req, ret);
+	req->done(req, ret);
+	assert(blk->in_flight);
+	if (!--blk->in_flight)
+		fiber_queue_wake_all(&blk->idle);
+}
+
+static void request_fiber(struct fiber *f, void *arg)
+{
+	struct blk_req *req = arg;
+	struct blk *blk = req->blk;
+
+	finish(blk, req, run_request(f, blk, req));
+}
+
+static void start(struct blk *blk, struct blk_req *req)
+{
+	if (blk->drains) {
+		list_append(&blk->held, &req->link);
+		return;
+	}
+	blk->in_flight++;
+	if (fiber_spawn(blk->loop, request_fiber, req) < 0)
+		finish(blk, req, -ENOMEM);
+}
+
+static void start_posted(struct loop_call *call)
+{
+	struct blk_req *req = container_of(call, struct blk_req, call);
+
+	start(req->blk, req);
+}
+
+void blk_submit(struct blk *blk, struct blk_req *req)
+{
+	assert(req->op <= BLK_ZERO && req->done);
+	req->blk = blk;
+	req->start_ns = now_ns();
+	if (req->op == BLK_READ || req->op == BLK_WRITE)
+		req->bytes = iov_bytes(req->iov, req->niov);
+	if (loop_is_current(blk->loop)) {
+		start(blk, req);
+		return;
+	}
+	req->call.fn = start_posted;
+	loop_post(blk->loop, &req->call);
+}
+
+/* --- functions on the loop ------------------------------------------------- */
+
+struct run_call {
+	struct loop_call call;
+	struct blk *blk;
+	blk_fn *fn;
+	void *arg;
+	struct mutex lock;
+	struct cond cond;
+	bool done;  /* [lock] */
+	int result; /* [lock] */
+};
+
+static void run_done(struct run_call *r, int result)
+{
+	mutex_lock(&r->lock);
+	r->result = result;
+	r->done = true;
+	cond_broadcast(&r->cond);
+	mutex_unlock(&r->lock);
+}
+
+static void run_fiber(struct fiber *f, void *arg)
+{
+	struct run_call *r = arg;
+
+	run_done(r, r->fn(f, r->blk, r->arg));
+}
+
+static void run_posted(struct loop_call *call)
+{
+	struct run_call *r = container_of(call, struct run_call, call);
+	int ret = fiber_spawn(r->blk->loop, run_fiber, r);
+
+	if (ret < 0)
+		run_done(r, ret);
+}
+
+int blk_run(struct blk *blk, blk_fn *fn, void *arg)
+{
+	struct run_call r = {.call.fn = run_posted, .blk = blk, .fn = fn, .arg = arg};
+
+	mutex_init(&r.lock);
+	cond_init(&r.cond);
+	loop_post(blk->loop, &r.call);
+	mutex_lock(&r.lock);
+	while (!r.done)
+		cond_wait(&r.cond, &r.lock);
+	mutex_unlock(&r.lock);
+	cond_fini(&r.cond);
+	mutex_fini(&r.lock);
+	return r.result;
+}
+
+int blk_drain_fiber(struct fiber *f, struct blk *blk)
+{
+	blk->drains++;
+	while (blk->in_flight)
+		fiber_queue_wait(f, &blk->idle);
+	return 0;
+}
+
+static int drain_begin(struct fiber *f, struct blk *blk, void *arg)
+{
+	return blk_drain_fiber(f, blk);
+}
+
+void blk_drain_begin(struct blk *blk)
+{
+	blk_run(blk, drain_begin, NULL);
+}
+
+static void drain_end(void *arg)
+{
+	struct blk *blk = arg;
+	struct list held = LIST_INIT(held), *item;
+
+	assert(blk->drains);
+	if (--blk->drains)
+		return;
+	list_splice(&held, &blk->held);
+	while ((item = list_pop(&held)))
+		start(blk, list_entry(item, struct blk_req, link));
+}
+
+void blk_drain_end(struct blk *blk)
+{
+	loop_call_wait(blk->loop, drain_end, blk);
+}
+
+static int flush_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	return blk->img ? image_flush(f, blk->img) : 0;
+}
+
+int blk_flush_wait(struct blk *blk)
+{
+	return blk_run(blk, flush_fiber, NULL);
+}
+
+/* --- size and watchers ----------------------------------------------------- */
+
+static void size_changed(struct blk *blk)
+{
+	__atomic_store_n(&blk->bytes, blk->img ? blk->img->bytes : 0, __ATOMIC_RELAXED);
+	list_for_each_safe (pos, &blk->watchers) {
+		struct blk_watcher *w = list_entry(pos, struct blk_watcher, link);
+
+		w->changed(w);
+	}
+}
+
+void blk_set_image(struct blk *blk, struct image *img)
+{
+	blk->img = img;
+	size_changed(blk);
+}
+
+struct resize {
+	u64 bytes;
+	struct error *err;
+};
+
+static int resize_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct resize *r = arg;
+	int ret;
+
+	if (!blk->img)
+		return err_set(r->err, -ENOMEDIUM, "Device '%s' has no medium", blk->id);
+	blk_drain_fiber(f, blk);
+	ret = image_resize(f, blk->img, r->bytes, r->err);
+	if (ret == 0)
+		size_changed(blk);
+	drain_end(blk);
+	return ret;
+}
+
+int blk_resize(struct blk *blk, u64 bytes, struct error *err)
+{
+	struct resize r = {.bytes = bytes, .err = err};
+
+	return blk_run(blk, resize_fiber, &r);
+}
+
+struct watch_change {
+	struct blk *blk;
+	struct blk_watcher *watcher;
+};
+
+static void add_watcher(void *arg)
+{
+	struct watch_change *c = arg;
+
+	list_append(&c->blk->watchers, &c->watcher->link);
+}
+
+static void remove_watcher(void *arg)
+{
+	struct watch_change *c = arg;
+
+	list_del(&c->watcher->link);
+}
+
+static void on_loop(struct blk *blk, void (*fn)(void *arg), void *arg)
+{
+	if (loop_is_current(blk->loop))
+		fn(arg);
+	else
+		loop_call_wait(blk->loop, fn, arg);
+}
+
+void blk_watch(struct blk *blk, struct blk_watcher *w)
+{
+	struct watch_change c = {.blk = blk, .watcher = w};
+
+	w->blk = blk;
+	on_loop(blk, add_watcher, &c);
+}
+
+void blk_unwatch(struct blk_watcher *w)
+{
+	struct watch_change c = {.blk = w->blk, .watcher = w};
+
+	on_loop(w->blk, remove_watcher, &c);
+}
+
+/* --- what a drive is ------------------------------------------------------- */
+
+const char *blk_id(const struct blk *blk)
+{
+	return blk->id;
+}
+
+const char *blk_file(const struct blk *blk)
+{
+	return blk->file;
+}
+
+bool blk_has_medium(const struct blk *blk)
+{
+	return blk->file != NULL;
+}
+
+u64 blk_bytes(const struct blk *blk)
+{
+	return __atomic_load_n(&blk->bytes, __ATOMIC_RELAXED);
+}
+
+bool blk_is_readonly(const struct blk *blk)
+{
+	return blk->readonly;
+}
+
+bool blk_write_cache(const struct blk *blk)
+{
+	return blk->write_cache;
+}
+
+struct loop *blk_loop(struct blk *blk)
+{
+	return blk->loop;
+}
+
+struct image *blk_image(struct blk *blk)
+{
+	assert(loop_is_current(blk->loop));
+	return blk->img;
+}
+
+void blk_get_stats(const struct blk *blk, struct blk_stats *out)
+{
+	const struct blk_stats *s = &blk->stats;
+
+	for (unsigned i = 0; i <= BLK_ZERO; i++) {
+		out->ops[i] = __atomic_load_n(&s->ops[i], __ATOMIC_RELAXED);
+		out->bytes[i] = __atomic_load_n(&s->bytes[i], __ATOMIC_RELAXED);
+		out->total_ns[i] = __atomic_load_n(&s->total_ns[i], __ATOMIC_RELAXED);
+		out->failed[i] = __atomic_load_n(&s->failed[i], __ATOMIC_RELAXED);
+	}
+}
+
+static char *copy_or_null(const char *s)
+{
+	return s ? xstrdup(s) : NULL;
+}
+
+static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct blk_info *info = arg;
+	unsigned hash = 0;
+
+	/* The reference numbers its nodes; any number that stays will do. */
+	for (const char *p = blk->id; *p; p++)
+		hash = hash * 31 + (u8)*p;
+	*info = (struct blk_info){.readonly = blk->readonly};
+	info->node = xasprintf("#block%03u", 100 + hash % 900);
+	info->cache = xstrdup(blk->cache);
+	info->file = copy_or_null(blk->file);
+	if (!blk->img)
+		return 0;
+	info->has_medium = true;
+	info->format = xstrdup(blk->img->driver->name);
+	info->backing_file = copy_or_null(blk->img->backing_name);
+	info->backing_depth = image_depth(blk->img);
+	return 0;
+}
+
+void blk_get_info(struct blk *blk, struct blk_info *out)
+{
+	blk_run(blk, info_fiber, out);
+}
+
+void blk_info_fini(struct blk_info *info)
+{
+	free(info->node);
+	free(info->file);
+	free(info->format);
+	free(info->backing_file);
+	free(info->cache);
+	memset(info, 0, sizeof(*info));
+}

@@ -1,0 +1,32 @@
+/* Shared by blk.c and blk_open.c: the state of a drive.
+ *
+ * Fields of the loop's thread unless tagged otherwise. */
+#ifndef BLOCK_BLK_INTERNAL_H
+#define BLOCK_BLK_INTERNAL_H
+
+#include "block/blk.h"
+#include "block/image.h"
+
+struct blk {
+	char *id;	   /* [const] */
+	char *file;	   /* [const] NULL: no medium */
+	char *cache;	   /* [const] */
+	struct loop *loop; /* [const] */
+	bool owns_loop;	   /* [const] */
+	bool readonly;	   /* [const] */
+	bool write_cache;  /* [const] */
+	struct image *img; /* [loop] NULL: no medium */
+	u64 bytes;	   /* [atomic] relaxed: a figure of its own */
+	unsigned in_flight;
+	unsigned drains;	 /* blk_drain_begin without end */
+	struct list held;	 /* requests that wait for the end of a drain */
+	struct fiber_queue idle; /* who waits for in_flight to become 0 */
+	struct list watchers;
+	struct blk_stats stats; /* [atomic] relaxed; written on the loop */
+};
+
+/* The parts that open and close a drive on its loop. */
+int blk_drain_fiber(struct fiber *f, struct blk *blk);
+void blk_set_image(struct blk *blk, struct image *img);
+
+#endif

@@ -1,0 +1,285 @@
+/* Opening and closing of drives: options, the loop thread, temporary overlays.
+ *
+ * Thread: the caller's, which waits; the chain itself is opened on the loop. */
+#include "block/blk.h"
+
+#include "base/log.h"
+#include "block/blk_internal.h"
+#include "block/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+struct cache_name {
+	const char *name;
+	enum cache_mode mode;
+	bool write_cache;
+};
+
+static const struct cache_name cache_names[] = {
+	{"writeback", CACHE_WRITEBACK, true},
+	{"none", CACHE_NONE, true},
+	{"writethrough", CACHE_WRITETHROUGH, false},
+	{"directsync", CACHE_DIRECTSYNC, false},
+	{"unsafe", CACHE_UNSAFE, true},
+	{"off", CACHE_NONE, true},
+};
+
+static const struct cache_name *find_cache(const char *name)
+{
+	if (!name)
+		return &cache_names[0];
+	for (unsigned i = 0; i < ARRAY_LEN(cache_names); i++)
+		if (!strcmp(cache_names[i].name, name))
+			return &cache_names[i];
+	return NULL;
+}
+
+static int find_backend(const char *aio, enum loop_backend *out)
+{
+	*out = LOOP_AUTO;
+	if (!aio || !strcmp(aio, "native"))
+		return 0;
+	if (!strcmp(aio, "io_uring"))
+		*out = LOOP_URING;
+	else if (!strcmp(aio, "threads"))
+		*out = LOOP_THREADS;
+	else
+		return -EINVAL;
+	return 0;
+}
+
+static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
+{
+	struct blk *blk = xnew(struct blk);
+
+	blk->id = xstrdup(id);
+	blk->loop = loop;
+	blk->owns_loop = owns_loop;
+	list_init(&blk->held);
+	list_init(&blk->watchers);
+	fiber_queue_init(&blk->idle);
+	return blk;
+}
+
+static void blk_free(struct blk *blk)
+{
+	free(blk->id);
+	free(blk->file);
+	free(blk->cache);
+	free(blk);
+}
+
+/* --- temporary overlay ----------------------------------------------------- */
+
+/* What the overlay has to know of its base. */
+static int examine_base(struct fiber *f, const char *file, const struct open_policy *policy,
+			u64 *bytes, const char **format, struct error *err)
+{
+	struct open_policy look = *policy;
+	struct image *img;
+	int ret;
+
+	look.writable = false;
+	look.no_backing = true;
+	ret = image_open(f, &img, file, &look, err);
+	if (ret < 0)
+		return ret;
+	*bytes = img->bytes;
+	*format = img->driver->name;
+	return image_close(f, img);
+}
+
+static int create_overlay(struct fiber *f, const char *temp, const char *file,
+			  const struct open_policy *policy, struct error *err)
+{
+	const struct image_driver *driver = image_driver_find("qcow2");
+	char *base AUTO_FREE = realpath(file, NULL);
+	struct image *img;
+	const char *format;
+	u64 bytes;
+	int ret, closed;
+
+	if (!base)
+		return err_set_errno(err, -errno, "Could not open '%s'", file);
+	if (!driver || !driver->create)
+		return err_set(err, -ENOTSUP, "no format for temporary overlays");
+	ret = examine_base(f, file, policy, &bytes, &format, err);
+	if (ret < 0)
+		return ret;
+	ret = file_create(f, &img, temp, 0, &(struct open_policy){.cache = CACHE_UNSAFE}, err);
+	if (ret < 0)
+		return ret;
+	ret = driver->create(f, img, bytes, base, format, err);
+	closed = image_close(f, img);
+	if (ret == 0 && closed < 0)
+		ret = err_set_errno(err, closed, "cannot write '%s'", temp);
+	return ret;
+}
+
+/* All writes go to an overlay without a name, which goes with its descriptor. */
+static int open_with_overlay(struct fiber *f, struct image **out, const char *file,
+			     const struct open_policy *policy, struct error *err)
+{
+	struct open_policy top = *policy;
+	const char *dir = getenv("TMPDIR");
+	char *temp AUTO_FREE = xasprintf("%s/cowvm-XXXXXX", dir && *dir ? dir : "/var/tmp");
+	int ret, fd;
+
+	fd = mkstemp(temp);
+	if (fd < 0)
+		return err_set_errno(err, -errno, "cannot create the temporary file '%s'", temp);
+	close(fd);
+	ret = create_overlay(f, temp, file, policy, err);
+	if (ret == 0) {
+		top.writable = true;
+		top.format = "qcow2";
+		top.cache = CACHE_UNSAFE;
+		ret = image_open(f, out, temp, &top, err);
+	}
+	unlink(temp);
+	return ret;
+}
+
+/* --- open and close -------------------------------------------------------- */
+
+struct open_call {
+	const struct blk_options *opt;
+	struct open_policy policy;
+	struct error *err;
+};
+
+static int open_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct open_call *call = arg;
+	const struct blk_options *opt = call->opt;
+	struct image *img;
+	int ret;
+
+	if (opt->snapshot && !opt->readonly)
+		ret = open_with_overlay(f, &img, opt->file, &call->policy, call->err);
+	else
+		ret = image_open(f, &img, opt->file, &call->policy, call->err);
+	if (ret == 0)
+		blk_set_image(blk, img);
+	return ret;
+}
+
+static int start_loop(struct loop **out, const struct blk_options *opt, struct error *err)
+{
+	enum loop_backend backend;
+	char name[16];
+	int ret;
+
+	if (find_backend(opt->aio, &backend) < 0)
+		return err_set(err, -EINVAL,
+			       "%s: aio is '%s', expected threads, native or io_uring", opt->id,
+			       opt->aio);
+	snprintf(name, sizeof(name), "io-%s", opt->id);
+	ret = loop_new(out, name, backend, err);
+	if (ret < 0)
+		return ret;
+	ret = loop_start_thread(*out, err);
+	if (ret < 0)
+		loop_free(*out);
+	return ret;
+}
+
+static void stop_loop(struct loop *loop)
+{
+	loop_join(loop);
+	loop_free(loop);
+}
+
+int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
+{
+	const struct cache_name *cache = find_cache(opt->cache);
+	struct open_call call = {.opt = opt, .err = err};
+	struct loop *loop;
+	struct blk *blk;
+	int ret = 0;
+
+	if (!cache)
+		return err_set(err, -EINVAL, "%s: invalid cache option '%s'", opt->id, opt->cache);
+	ret = start_loop(&loop, opt, err);
+	if (ret < 0)
+		return ret;
+	blk = blk_new(opt->id, loop, true);
+	blk->file = opt->file ? xstrdup(opt->file) : NULL;
+	blk->cache = xstrdup(cache->name);
+	blk->readonly = opt->readonly;
+	blk->write_cache = cache->write_cache;
+	call.policy.writable = !opt->readonly;
+	call.policy.discard = opt->discard_unmap;
+	call.policy.cache = cache->mode;
+	call.policy.format = opt->format;
+	if (opt->file)
+		ret = blk_run(blk, open_fiber, &call);
+	if (ret < 0) {
+		stop_loop(loop);
+		blk_free(blk);
+		return ret;
+	}
+	*out = blk;
+	return 0;
+}
+
+int blk_from_image(struct blk **out, struct loop *loop, struct image *img)
+{
+	struct blk *blk = blk_new(img->name, loop, false);
+
+	blk->file = xstrdup(img->name);
+	blk->cache = xstrdup("writeback");
+	blk->readonly = !img->writable;
+	blk->write_cache = true;
+	blk_set_image(blk, img);
+	*out = blk;
+	return 0;
+}
+
+static int close_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct image *img = blk->img;
+	int ret, closed;
+
+	blk_drain_fiber(f, blk);
+	assert(list_empty(&blk->held));
+	if (!img)
+		return 0;
+	blk->img = NULL;
+	ret = image_flush(f, img);
+	closed = image_close(f, img);
+	return ret < 0 ? ret : closed;
+}
+
+struct local_close {
+	struct blk *blk;
+	int result;
+};
+
+static void local_close_fiber(struct fiber *f, void *arg)
+{
+	struct local_close *c = arg;
+
+	c->result = close_fiber(f, c->blk, NULL);
+}
+
+void blk_close(struct blk *blk)
+{
+	struct local_close c = {.blk = blk};
+	int ret;
+
+	if (!blk)
+		return;
+	if (blk->owns_loop) {
+		ret = blk_run(blk, close_fiber, NULL);
+		stop_loop(blk->loop);
+	} else {
+		ret = loop_run_fiber(blk->loop, local_close_fiber, &c);
+		ret = ret < 0 ? ret : c.result;
+	}
+	if (ret < 0)
+		log_error("%s: closing '%s' failed: %s", blk->id, blk->file, strerror(-ret));
+	blk_free(blk);
+}
