@@ -1,0 +1,70 @@
+/* cowimg, the image tool: what its subcommands share.
+ *
+ * Every subcommand runs as one fiber of one loop, to completion.  Words of
+ * messages and exit codes are qemu-img's: scripts depend on them. */
+#ifndef BLOCK_IMG_IMG_H
+#define BLOCK_IMG_IMG_H
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/fiber.h"
+
+#include <getopt.h>
+
+struct open_policy;
+
+enum img_exit { IMG_OK, IMG_ERROR, IMG_CORRUPT, IMG_LEAKS, IMG_NOT_SUPPORTED = 63 };
+
+/* A run of the tool. */
+struct img {
+	const char *program; /* base name of argv[0], for messages */
+	struct fiber *f;
+	bool quiet;
+};
+
+struct img_command {
+	const char *name, *usage;
+	/* argv[0] is the subcommand; returns the exit code. */
+	int (*run)(struct img *ctx, int argc, char **argv);
+};
+extern const struct img_command img_commands[]; /* ends with name NULL */
+
+int img_create(struct img *ctx, int argc, char **argv);
+int img_info(struct img *ctx, int argc, char **argv);
+int img_check(struct img *ctx, int argc, char **argv);
+int img_resize(struct img *ctx, int argc, char **argv);
+
+/* "PROGRAM: message" on stderr; returns IMG_ERROR. */
+int img_error(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The same, and where to find help. */
+int img_usage_error(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
+void img_print_help(struct img *ctx);
+/* printf unless -q was given. */
+void img_say(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* getopt_long with errors in our words: the option, -1 at the end, or '?' after a
+ * message.  options always contains
+ * -h/--help, which prints the help and ends the program. */
+int img_getopt(struct img *ctx, int argc, char **argv, const char *letters,
+	       const struct option *options);
+
+/* "64M", "1.5G", "100b", "4096": bytes.  -EINVAL: no size; -ERANGE: beyond 2^63-1. */
+int img_parse_size(const char *text, u64 *bytes);
+/* "64 MiB", "1.5 GiB" as `info` shows sizes; text has room for 32 bytes. */
+void img_format_size(char *text, u64 bytes);
+int img_parse_cache(const char *text, struct open_policy *policy);
+
+/* Values of -o: "name=value,name=value", commas doubled in values; later ones win. */
+struct img_option {
+	char *name, *value;
+};
+struct img_options {
+	struct img_option *list;
+	unsigned n;
+};
+int img_options_add(struct img_options *o, const char *text);
+void img_options_set(struct img_options *o, const char *name, const char *value);
+const char *img_options_get(const struct img_options *o, const char *name);
+void img_options_fini(struct img_options *o);
+
+#endif

@@ -1,0 +1,235 @@
+/* cowimg info: what an image is, for people and as JSON. */
+#include "block/img/img.h"
+
+#include "block/file.h"
+#include "block/image.h"
+#include "block/qcow2/qcow2.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include <jansson.h>
+
+struct info {
+	struct img *ctx;
+	const char *format;
+	bool json, chain, share;
+};
+
+static u64 disk_bytes(struct image *img)
+{
+	u64 bytes = 0;
+
+	while (img->below)
+		img = img->below;
+	return file_allocated_bytes(img, &bytes) < 0 ? 0 : bytes;
+}
+
+static void print_qcow2(const struct qcow2_info *q)
+{
+	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
+	       q->version == 2 ? "0.10" : "1.1", q->compression_type ? "zstd" : "zlib");
+	if (q->version >= 3)
+		printf("    lazy refcounts: %s\n", q->lazy_refcounts ? "true" : "false");
+	printf("    refcount bits: %u\n", q->refcount_bits);
+	if (q->version >= 3)
+		printf("    corrupt: %s\n    extended l2: %s\n", q->corrupt ? "true" : "false",
+		       q->extended_l2 ? "true" : "false");
+}
+
+static void print_human(struct image *img)
+{
+	struct qcow2_info q = {0};
+	bool qcow2 = img->driver == &qcow2_driver;
+	char size[32], disk[32];
+
+	img_format_size(size, img->bytes);
+	img_format_size(disk, disk_bytes(img));
+	if (qcow2)
+		qcow2_get_info(img, &q);
+	printf("image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
+	       img->name, img->driver->name, size, (unsigned long long)img->bytes, disk);
+	if (qcow2)
+		printf("cluster_size: %u\n", q.cluster_bytes);
+	if (q.dirty)
+		printf("cleanly shut down: no\n");
+	if (img->backing_name) {
+		AUTO_FREE char *path = image_resolve_name(img->name, img->backing_name);
+
+		printf("backing file: %s", img->backing_name);
+		if (strcmp(path, img->backing_name))
+			printf(" (actual path: %s)", path);
+		printf("\n");
+		if (img->backing_format)
+			printf("backing file format: %s\n", img->backing_format);
+	}
+	if (qcow2)
+		print_qcow2(&q);
+}
+
+static json_t *qcow2_json(const struct qcow2_info *q)
+{
+	json_t *data = json_object();
+
+	json_object_set_new(data, "compat", json_string(q->version == 2 ? "0.10" : "1.1"));
+	json_object_set_new(data, "compression-type",
+			    json_string(q->compression_type ? "zstd" : "zlib"));
+	if (q->version >= 3)
+		json_object_set_new(data, "lazy-refcounts", json_boolean(q->lazy_refcounts));
+	json_object_set_new(data, "refcount-bits", json_integer(q->refcount_bits));
+	if (q->version >= 3) {
+		json_object_set_new(data, "corrupt", json_boolean(q->corrupt));
+		json_object_set_new(data, "extended-l2", json_boolean(q->extended_l2));
+	}
+	return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
+}
+
+static json_t *image_json(struct image *img)
+{
+	json_t *o = json_object();
+	struct qcow2_info q = {0};
+
+	if (img->backing_format)
+		json_object_set_new(o, "backing-filename-format", json_string(img->backing_format));
+	json_object_set_new(o, "virtual-size", json_integer((json_int_t)img->bytes));
+	json_object_set_new(o, "filename", json_string(img->name));
+	if (img->driver == &qcow2_driver) {
+		qcow2_get_info(img, &q);
+		json_object_set_new(o, "cluster-size", json_integer(q.cluster_bytes));
+	}
+	json_object_set_new(o, "format", json_string(img->driver->name));
+	json_object_set_new(o, "actual-size", json_integer((json_int_t)disk_bytes(img)));
+	if (img->driver == &qcow2_driver)
+		json_object_set_new(o, "format-specific", qcow2_json(&q));
+	if (img->backing_name) {
+		AUTO_FREE char *path = image_resolve_name(img->name, img->backing_name);
+
+		json_object_set_new(o, "full-backing-filename", json_string(path));
+		json_object_set_new(o, "backing-filename", json_string(img->backing_name));
+	}
+	json_object_set_new(o, "dirty-flag", json_boolean(q.dirty));
+	return o;
+}
+
+static int print_json(json_t *value)
+{
+	AUTO_FREE char *text = json_dumps(value, JSON_INDENT(4) | JSON_PRESERVE_ORDER);
+
+	json_decref(value);
+	if (!text)
+		return IMG_ERROR;
+	printf("%s\n", text);
+	return IMG_OK;
+}
+
+/* One image by name; *next is the name of its backing file, or NULL. */
+static int show(struct info *o, const char *name, const char *format, json_t *list, char **next,
+		char **next_format)
+{
+	struct open_policy policy = {
+		.no_backing = true, .share_writers = o->share, .format = format};
+	struct error err = {0};
+	struct image *img;
+	int ret;
+
+	*next = *next_format = NULL;
+	ret = image_open(o->ctx->f, &img, name, &policy, &err);
+	if (ret < 0)
+		return img_error(o->ctx, "Could not open '%s': %s", name, err.text);
+	if (list)
+		json_array_append_new(list, image_json(img));
+	else
+		print_human(img);
+	if (img->backing_name)
+		*next = image_resolve_name(img->name, img->backing_name);
+	if (img->backing_format)
+		*next_format = xstrdup(img->backing_format);
+	image_close(o->ctx->f, img);
+	return IMG_OK;
+}
+
+#define CHAIN_MOST 1000
+
+static int show_chain(struct info *o, const char *file, json_t *list)
+{
+	char *name = xstrdup(file), *format = o->format ? xstrdup(o->format) : NULL;
+	char **seen = xnew_n(char *, CHAIN_MOST);
+	unsigned n = 0;
+	int code = IMG_OK;
+
+	while (name && code == IMG_OK) {
+		char *next, *next_format;
+
+		for (unsigned i = 0; i < n; i++)
+			if (!strcmp(seen[i], name)) {
+				code = img_error(o->ctx,
+						 "Backing file '%s' creates an infinite loop.",
+						 name);
+				goto out;
+			}
+		if (n && !list)
+			printf("\n");
+		code = show(o, name, format, list, &next, &next_format);
+		seen[n++] = name;
+		free(format);
+		name = next;
+		format = next_format;
+		if (!o->chain)
+			break;
+		if (n == CHAIN_MOST)
+			code = img_error(o->ctx, "backing chain is longer than %u images", n);
+	}
+out:
+	free(name);
+	free(format);
+	while (n)
+		free(seen[--n]);
+	free(seen);
+	return code;
+}
+
+static int run(struct info *o, const char *file)
+{
+	json_t *list = o->json ? json_array() : NULL;
+	int code = show_chain(o, file, list);
+
+	if (!list)
+		return code;
+	if (code == IMG_OK)
+		code = print_json(o->chain ? json_incref(list)
+					   : json_incref(json_array_get(list, 0)));
+	json_decref(list);
+	return code;
+}
+
+int img_info(struct img *ctx, int argc, char **argv)
+{
+	enum { OPTION_OUTPUT = 256, OPTION_CHAIN };
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"format", required_argument, NULL, 'f'},
+						{"output", required_argument, NULL, OPTION_OUTPUT},
+						{"backing-chain", no_argument, NULL, OPTION_CHAIN},
+						{"force-share", no_argument, NULL, 'U'},
+						{0}};
+	struct info o = {.ctx = ctx};
+	int letter;
+
+	while ((letter = img_getopt(ctx, argc, argv, ":hf:U", options)) != -1) {
+		switch (letter) {
+		case 'f': o.format = optarg; break;
+		case 'U': o.share = true; break;
+		case OPTION_CHAIN: o.chain = true; break;
+		case OPTION_OUTPUT:
+			o.json = !strcmp(optarg, "json");
+			if (!o.json && strcmp(optarg, "human"))
+				return img_error(
+					ctx,
+					"--output must be used with human or json as argument.");
+			break;
+		default: return IMG_ERROR;
+		}
+	}
+	if (optind != argc - 1)
+		return img_usage_error(ctx, "Expecting one image file name");
+	return run(&o, argv[optind]);
+}

@@ -1,0 +1,178 @@
+/* cowimg: make, look at, check and resize disk images.
+ *
+ * The program's name in messages is argv[0]'s base name, so that scripts which
+ * call it by a link read what they expect. */
+#include "block/img/img.h"
+
+#include "base/log.h"
+#include "base/loop.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+const struct img_command img_commands[] = {
+	{"check",
+	 "check [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename",
+	 img_check},
+	{"create",
+	 "create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename "
+	 "[size]",
+	 img_create},
+	{"info", "info [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename", img_info},
+	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
+	{0},
+};
+
+static void vmessage(struct img *ctx, const char *fmt, va_list ap)
+{
+	fflush(stdout);
+	fprintf(stderr, "%s: ", ctx->program);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
+int img_error(struct img *ctx, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vmessage(ctx, fmt, ap);
+	va_end(ap);
+	return IMG_ERROR;
+}
+
+int img_usage_error(struct img *ctx, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vmessage(ctx, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "Try '%s --help' for more information\n", ctx->program);
+	return IMG_ERROR;
+}
+
+void img_say(struct img *ctx, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (ctx->quiet)
+		return;
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+}
+
+static void print_version(struct img *ctx)
+{
+	printf("%s version %s\n", ctx->program, COWVM_VERSION);
+}
+
+void img_print_help(struct img *ctx)
+{
+	print_version(ctx);
+	printf("usage: %s [standard options] command [command options]\n"
+	       "Disk images that copy on write\n\n"
+	       "    '-h', '--help'       display this help and exit\n"
+	       "    '-V', '--version'    output version information and exit\n"
+	       "    '-T', '--trace'      areas to trace, separated by commas\n\n"
+	       "Command syntax:\n",
+	       ctx->program);
+	for (const struct img_command *c = img_commands; c->name; c++)
+		printf("  %s\n", c->usage);
+	printf("\nCommand parameters:\n"
+	       "  'filename' is a disk image filename\n"
+	       "  'fmt' is the disk image format: raw or qcow2. It is guessed automatically in "
+	       "most "
+	       "cases\n"
+	       "  'size' is the disk image size in bytes. Optional suffixes 'k' or 'K' (kilobyte, "
+	       "1024),\n"
+	       "    'M' (megabyte), 'G' (gigabyte), 'T' (terabyte), 'P' (petabyte) and 'E' "
+	       "(exabyte)\n"
+	       "    are supported. 'b' is ignored.\n"
+	       "  'options' are format specific options: use '-o help' for a list\n"
+	       "  'ofmt' is 'human' for human-readable output (default) or 'json' for JSON output\n"
+	       "  '-q' use quiet mode: no output except errors\n"
+	       "  '-U' open the image in shared mode, even if another process writes it\n"
+	       "  '-r' tries to repair: 'leaks' frees leaked clusters, 'all' fixes all kinds of "
+	       "errors\n"
+	       "  '-T' cache mode: none, writeback, writethrough, directsync or unsafe\n");
+}
+
+struct main_run {
+	struct img ctx;
+	const struct img_command *command;
+	int argc, code;
+	char **argv;
+};
+
+static void main_fiber(struct fiber *f, void *arg)
+{
+	struct main_run *run = arg;
+
+	run->ctx.f = f;
+	run->code = run->command->run(&run->ctx, run->argc, run->argv);
+}
+
+/* The subcommand's place in argv, after the standard options; 0 if there is none,
+ * with *code set when all is said. */
+static int standard_options(struct img *ctx, int argc, char **argv, int *code)
+{
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"version", no_argument, NULL, 'V'},
+						{"trace", required_argument, NULL, 'T'},
+						{0}};
+	char *rest, *area;
+	int c;
+
+	*code = IMG_ERROR;
+	while ((c = img_getopt(ctx, argc, argv, "+:hVT:", options)) != -1) {
+		switch (c) {
+		case 'V': *code = IMG_OK; return print_version(ctx), 0;
+		case 'T':
+			rest = optarg;
+			while ((area = strsep(&rest, ",")))
+				if (trace_set(area, true) < 0)
+					return img_error(ctx, "no trace area '%s'", area), 0;
+			break;
+		default: return 0;
+		}
+	}
+	if (optind < argc)
+		return optind;
+	img_usage_error(ctx, "Not enough arguments");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct main_run run = {0};
+	struct error err = {0};
+	struct loop *loop;
+	const char *slash;
+	int at;
+
+	slash = strrchr(argv[0], '/');
+	run.ctx.program = slash ? slash + 1 : argv[0];
+	log_set_program(run.ctx.program);
+	signal(SIGPIPE, SIG_IGN);
+	at = standard_options(&run.ctx, argc, argv, &run.code);
+	if (!at)
+		return run.code;
+	for (run.command = img_commands; run.command->name; run.command++)
+		if (!strcmp(run.command->name, argv[at]))
+			break;
+	if (!run.command->name)
+		return img_usage_error(&run.ctx, "Command not found: %s", argv[at]);
+	run.argc = argc - at;
+	run.argv = argv + at;
+	optind = 0; /* getopt starts anew */
+	if (loop_new(&loop, "main", LOOP_AUTO, &err) < 0 ||
+	    loop_run_fiber(loop, main_fiber, &run) < 0)
+		return img_error(&run.ctx, "%s", err.text);
+	loop_free(loop);
+	if (fflush(stdout) || ferror(stdout))
+		return img_error(&run.ctx, "cannot write to standard output");
+	return run.code;
+}

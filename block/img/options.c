@@ -1,0 +1,155 @@
+/* Words on cowimg's command line: sizes, -o lists, cache modes. */
+#include "block/img/img.h"
+
+#include "block/image.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int img_getopt(struct img *ctx, int argc, char **argv, const char *letters,
+	       const struct option *options)
+{
+	int at = optind ? optind : 1, c;
+
+	opterr = 0;
+	c = getopt_long(argc, argv, letters, options, NULL);
+	if (c == 'h') {
+		img_print_help(ctx);
+		exit(IMG_OK);
+	}
+	if (c == ':') {
+		img_usage_error(ctx, "missing argument for option '%s'", argv[optind - 1]);
+		return '?';
+	}
+	if (c == '?')
+		img_usage_error(ctx, "unrecognized option '%s'",
+				optind > at ? argv[optind - 1] : argv[at]);
+	return c;
+}
+
+/* Whole part and fraction are kept apart, so that 2^63 - 1 comes through exactly. */
+int img_parse_size(const char *text, u64 *bytes)
+{
+	static const char suffixes[] = "bkmgtpe";
+	const char *suffix;
+	double fraction = 0;
+	unsigned shift = 0;
+	char *end;
+	u64 whole;
+
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	whole = strtoull(text, &end,
+			 text[0] == '0' && tolower((unsigned char)text[1]) == 'x' ? 16 : 10);
+	if (errno == ERANGE)
+		return -ERANGE;
+	if (*end == '.') {
+		fraction = strtod(end, &end);
+		if (isnan(fraction) || fraction < 0 || fraction >= 1)
+			return -EINVAL;
+	}
+	if (*end) {
+		suffix = strchr(suffixes, tolower((unsigned char)*end));
+		if (!suffix || end[1])
+			return -EINVAL;
+		shift = 10 * (unsigned)(suffix - suffixes);
+	}
+	if (whole > (u64)INT64_MAX >> shift)
+		return -ERANGE;
+	*bytes = (whole << shift) + (u64)(fraction * (double)((u64)1 << shift));
+	return *bytes > INT64_MAX ? -ERANGE : 0;
+}
+
+void img_format_size(char *text, u64 bytes)
+{
+	static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
+	double value = (double)bytes;
+	unsigned i = 0;
+
+	/* As many digits as tell 1000 from 1023: the next unit begins at 1000. */
+	while (value >= 1000 && i + 1 < ARRAY_LEN(units)) {
+		value /= 1024;
+		i++;
+	}
+	snprintf(text, 32, "%0.3g %sB", value, units[i]);
+}
+
+int img_parse_cache(const char *text, struct open_policy *policy)
+{
+	static const char *const names[] = {[CACHE_WRITEBACK] = "writeback",
+					    [CACHE_WRITETHROUGH] = "writethrough",
+					    [CACHE_NONE] = "none",
+					    [CACHE_DIRECTSYNC] = "directsync",
+					    [CACHE_UNSAFE] = "unsafe"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+		if (!strcmp(text, names[i])) {
+			policy->cache = i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+void img_options_set(struct img_options *o, const char *name, const char *value)
+{
+	for (unsigned i = 0; i < o->n; i++)
+		if (!strcmp(o->list[i].name, name)) {
+			free(o->list[i].value);
+			o->list[i].value = xstrdup(value);
+			return;
+		}
+	o->list = xrealloc(o->list, (o->n + 1) * sizeof(*o->list));
+	o->list[o->n++] = (struct img_option){.name = xstrdup(name), .value = xstrdup(value)};
+}
+
+/* One "name=value" up to a single comma; a lone "name" means on. */
+static const char *next_option(const char *text, char *word)
+{
+	while (*text && !(text[0] == ',' && text[1] != ',')) {
+		text += text[0] == ',';
+		*word++ = *text++;
+	}
+	*word = 0;
+	return *text ? text + 1 : text;
+}
+
+int img_options_add(struct img_options *o, const char *text)
+{
+	AUTO_FREE char *word = xalloc(strlen(text) + 1);
+	char *value;
+
+	if (!*text)
+		return -EINVAL;
+	while (*text) {
+		text = next_option(text, word);
+		value = strchr(word, '=');
+		if (value)
+			*value++ = 0;
+		if (!*word)
+			return -EINVAL;
+		img_options_set(o, word, value ? value : "on");
+	}
+	return 0;
+}
+
+const char *img_options_get(const struct img_options *o, const char *name)
+{
+	for (unsigned i = 0; i < o->n; i++)
+		if (!strcmp(o->list[i].name, name))
+			return o->list[i].value;
+	return NULL;
+}
+
+void img_options_fini(struct img_options *o)
+{
+	for (unsigned i = 0; i < o->n; i++) {
+		free(o->list[i].name);
+		free(o->list[i].value);
+	}
+	free(o->list);
+	*o = (struct img_options){0};
+}

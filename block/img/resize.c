@@ -1,0 +1,115 @@
+/* cowimg resize: grow or shrink an image. */
+#include "block/img/img.h"
+
+#include "block/image.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+struct resize {
+	struct img *ctx;
+	const char *file, *format, *size;
+	bool shrink;
+};
+
+static int new_bytes(struct resize *o, const struct image *img, u64 *bytes)
+{
+	char sign = *o->size;
+	u64 value;
+	int ret = img_parse_size(o->size + (sign == '+' || sign == '-'), &value);
+
+	if (ret < 0) {
+		img_error(o->ctx, "Parameter 'size' expects a non-negative number below 2^64");
+		fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
+				"tera-, peta-\nand exabytes, respectively.\n");
+		return IMG_ERROR;
+	}
+	if (sign == '-')
+		*bytes = value < img->bytes ? img->bytes - value : 0;
+	else
+		*bytes = sign == '+' ? img->bytes + value : value;
+	if (!*bytes)
+		return img_error(o->ctx, "New image size must be positive");
+	if (*bytes > INT64_MAX - 512)
+		return img_error(o->ctx, "New image size is too large");
+	*bytes = align_up(*bytes, 512);
+	return IMG_OK;
+}
+
+static int run(struct resize *o, struct image *img)
+{
+	struct error err = {0};
+	u64 bytes;
+
+	if (new_bytes(o, img, &bytes))
+		return IMG_ERROR;
+	if (bytes < img->bytes && !o->shrink) {
+		img_error(o->ctx, "Use the --shrink option to perform a shrink operation.");
+		return img_error(
+			o->ctx,
+			"warning: Shrinking an image will delete all data beyond the shrunken "
+			"image's end. Before performing such an operation, make sure there is "
+			"no important data there.");
+	}
+	if (image_resize(o->ctx->f, img, bytes, &err) < 0)
+		return img_error(o->ctx, "%s", err.text);
+	return IMG_OK;
+}
+
+static int open_and_run(struct resize *o)
+{
+	struct open_policy policy = {.writable = true, .format = o->format};
+	struct error err = {0};
+	struct image *img;
+	int code, ret;
+
+	ret = image_open(o->ctx->f, &img, o->file, &policy, &err);
+	if (ret < 0)
+		return img_error(o->ctx, "Could not open '%s': %s", o->file, err.text);
+	code = run(o, img);
+	ret = image_close(o->ctx->f, img);
+	if (ret < 0 && code == IMG_OK)
+		return img_error(o->ctx, "Could not close '%s': %s", o->file, strerror(-ret));
+	if (code == IMG_OK)
+		img_say(o->ctx, "Image resized.\n");
+	return code;
+}
+
+/* "-10M" is a size, not options: take it off before getopt sees it. */
+static const char *take_size(int *argc, char **argv)
+{
+	return *argc > 1 ? argv[--*argc] : NULL;
+}
+
+int img_resize(struct img *ctx, int argc, char **argv)
+{
+	enum { OPTION_SHRINK = 256, OPTION_PREALLOCATION };
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"format", required_argument, NULL, 'f'},
+						{"shrink", no_argument, NULL, OPTION_SHRINK},
+						{"preallocation", required_argument, NULL,
+						 OPTION_PREALLOCATION},
+						{0}};
+	struct resize o = {.ctx = ctx, .size = take_size(&argc, argv)};
+	int letter;
+
+	if (!o.size)
+		return img_usage_error(ctx, "Not enough arguments");
+	while ((letter = img_getopt(ctx, argc, argv, ":hf:q", options)) != -1) {
+		switch (letter) {
+		case 'f': o.format = optarg; break;
+		case 'q': ctx->quiet = true; break;
+		case OPTION_SHRINK: o.shrink = true; break;
+		case OPTION_PREALLOCATION:
+			if (!strcmp(optarg, "off"))
+				break;
+			return img_error(ctx, "--preallocation=%s is not supported, expected off",
+					 optarg);
+		default: return IMG_ERROR;
+		}
+	}
+	if (optind != argc - 1)
+		return img_usage_error(ctx, "Expecting image file name and size");
+	o.file = argv[optind];
+	return open_and_run(&o);
+}
