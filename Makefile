@@ -130,10 +130,11 @@ UNIT_TESTS := \
 	test_state \
 	test_virtq
 DEVICE_TESTS := \
+	# What test programs share: tests/lib/NAME.c. \
+	TEST_LIB := \
 	test_every_class \
-	test_pci
-# What test programs share: tests/lib/NAME.c.
-TEST_LIB := \
+	test_pci \
+	test_serial \
 	tests/lib/fake_machine.o
 
 LIBS_base    := -luring
