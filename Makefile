@@ -99,8 +99,16 @@ MONITOR := \
 
 # The library, and the program's main file.
 VMM := \
+	vmm/board.o \
 	vmm/config.o \
+	vmm/control.o \
+	vmm/daemon.o \
 	vmm/device_help.o \
+	vmm/drives.o \
+	vmm/info_block.o \
+	vmm/info_cpu.o \
+	vmm/info_machine.o \
+	vmm/machine.o \
 	vmm/option_char.o \
 	vmm/option_drive.o \
 	vmm/option_machine.o \
@@ -108,7 +116,10 @@ VMM := \
 	vmm/option_run.o \
 	vmm/options.o \
 	vmm/opts.o \
-	vmm/readconfig.o
+	vmm/readconfig.o \
+	vmm/run.o \
+	vmm/streams.o \
+	vmm/user_devices.o
 VMM_MAIN :=
 
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each

@@ -1,0 +1,116 @@
+/* Drives of a machine: opening their images, and the devices that show them. */
+#include "block/blk.h"
+#include "devices/device.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static int open_drive(struct vm *vm, const struct drive_config *c, struct error *err)
+{
+	struct blk_options options = {
+		.id = c->id,
+		.file = c->file,
+		.format = c->format,
+		.cache = c->cache,
+		.aio = c->aio,
+		.readonly = c->readonly,
+		.snapshot = c->snapshot,
+		.discard_unmap = c->discard_unmap,
+	};
+	struct drive *d;
+	struct blk *blk;
+
+	if (blk_open(&blk, &options, err) < 0)
+		return err_prefix(err, "%s", c->source);
+	d = xnew(struct drive);
+	d->config = c;
+	d->blk = blk;
+	list_append(&vm->drives, &d->link);
+	return 0;
+}
+
+int vm_open_drives(struct vm *vm, struct error *err)
+{
+	int ret = 0;
+
+	list_for_each (pos, &vm->config->drives) {
+		ret = open_drive(vm, list_entry(pos, struct drive_config, link), err);
+		if (ret < 0)
+			break;
+	}
+	return ret;
+}
+
+void vm_close_drives(struct vm *vm)
+{
+	struct list *item;
+
+	while ((item = list_pop(&vm->drives))) {
+		struct drive *d = list_entry(item, struct drive, link);
+
+		blk_close(d->blk);
+		free(d);
+	}
+}
+
+struct drive *vm_find_drive(struct vm *vm, const char *id)
+{
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		if (!strcmp(d->config->id, id))
+			return d;
+	}
+	return NULL;
+}
+
+static int attach_ide(struct vm *vm, struct drive *d, struct error *err)
+{
+	const struct drive_config *c = d->config;
+	char bus[16], unit[16];
+	struct prop_value values[4] = {
+		{.name = "drive", .ptr = d->blk},
+		{.name = "bus", .text = bus},
+		{.name = "unit", .text = unit},
+		{.name = "serial", .text = c->serial},
+	};
+	struct device_args args = {
+		.parent = vm->ide, .values = values, .n_values = c->serial ? 4 : 3};
+
+	if (!c->cdrom && c->readonly)
+		return err_set(err, -EROFS, "Block node is read-only");
+	snprintf(bus, sizeof(bus), "ide.%d", c->bus);
+	snprintf(unit, sizeof(unit), "%d", c->unit);
+	return vm_add_device(vm, &d->device, c->cdrom ? "ide-cd" : "ide-hd", &args, err);
+}
+
+static int attach_virtio(struct vm *vm, struct drive *d, struct error *err)
+{
+	struct prop_value values[] = {
+		{.name = "drive", .ptr = d->blk},
+		{.name = "serial", .text = d->config->serial},
+	};
+	struct device_args args = {
+		.parent = vm->host_bridge, .values = values, .n_values = d->config->serial ? 2 : 1};
+
+	return vm_add_device(vm, &d->device, "virtio-blk-pci", &args, err);
+}
+
+int vm_attach_drives(struct vm *vm, struct error *err)
+{
+	int ret = 0;
+
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		switch (d->config->interface) {
+		case DRIVE_IF_IDE: ret = attach_ide(vm, d, err); break;
+		case DRIVE_IF_VIRTIO: ret = attach_virtio(vm, d, err); break;
+		case DRIVE_IF_NONE: break; /* -device names it */
+		}
+		if (ret < 0)
+			return err_prefix(err, "%s", d->config->source);
+	}
+	return 0;
+}

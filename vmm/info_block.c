@@ -1,0 +1,106 @@
+/* `info block` and `info blockstats`. */
+#include "block/blk.h"
+#include "devices/device.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+
+static void print_drive(const struct drive *d, const struct blk_info *info, bool first,
+			struct printer *p)
+{
+	const char *id = d->config->id;
+
+	if (!first)
+		print_to(p, "\n");
+	if (info->has_medium)
+		print_to(p, "%s (%s): %s (%s%s)\n", id, info->node, info->file, info->format,
+			 info->readonly ? ", read-only" : "");
+	else
+		print_to(p, "%s: [not inserted]\n", id);
+	if (d->device)
+		print_to(p, "    Attached to:      %s\n", d->device->id);
+	if (d->config->cdrom)
+		print_to(p, "    Removable device: not locked, tray closed\n");
+	if (info->has_medium)
+		print_to(p, "    Cache mode:       %s\n", info->cache);
+	if (info->has_medium && info->backing_file)
+		print_to(p, "    Backing file:     %s (chain depth: %u)\n", info->backing_file,
+			 info->backing_depth);
+}
+
+static void print_node(const struct drive *d, const struct blk_info *info, bool first,
+		       struct printer *p)
+{
+	if (!info->has_medium)
+		return;
+	print_to(p, "%s%s: %s (%s%s)\n", first ? "" : "\n", info->node, info->file, info->format,
+		 info->readonly ? ", read-only" : "");
+	if (d->device)
+		print_to(p, "    Attached to:      %s\n", d->device->id);
+	print_to(p, "    Cache mode:       %s\n", info->cache);
+}
+
+static void print_verbose(const struct drive *d, const struct blk_info *info, struct printer *p)
+{
+	u64 bytes = blk_bytes(d->blk);
+
+	if (!info->has_medium)
+		return;
+	print_to(p, "\nImages:\nimage: %s\nfile format: %s\nvirtual size: %llu bytes\n", info->file,
+		 info->format, (unsigned long long)bytes);
+}
+
+int vm_info_block(struct vm *vm, bool nodes, bool verbose, const char *device, struct printer *p,
+		  struct error *err)
+{
+	bool first = true, found = false;
+
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+		struct blk_info info;
+
+		if (device && strcmp(device, d->config->id))
+			continue;
+		found = true;
+		blk_get_info(d->blk, &info);
+		if (nodes)
+			print_node(d, &info, first, p);
+		else
+			print_drive(d, &info, first, p);
+		if (verbose)
+			print_verbose(d, &info, p);
+		first = false;
+		blk_info_fini(&info);
+	}
+	if (device && !found)
+		return err_set(err, -ENODEV, "Device '%s' not found", device);
+	return 0;
+}
+
+void vm_info_blockstats(struct vm *vm, struct printer *p)
+{
+	static const struct {
+		const char *name;
+		enum blk_op op;
+	} kinds[] = {{"rd", BLK_READ}, {"wr", BLK_WRITE}};
+
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+		struct blk_stats s;
+
+		blk_get_stats(d->blk, &s);
+		print_to(p, "%s:", d->config->id);
+		for (unsigned i = 0; i < 2; i++)
+			print_to(p, " %s_bytes=%llu", kinds[i].name,
+				 (unsigned long long)s.bytes[kinds[i].op]);
+		for (unsigned i = 0; i < 2; i++)
+			print_to(p, " %s_operations=%llu", kinds[i].name,
+				 (unsigned long long)s.ops[kinds[i].op]);
+		print_to(p, " flush_operations=%llu", (unsigned long long)s.ops[BLK_FLUSH]);
+		for (unsigned i = 2; i-- > 0;)
+			print_to(p, " %s_total_time_ns=%llu", kinds[i].name,
+				 (unsigned long long)s.total_ns[kinds[i].op]);
+		print_to(p, " flush_total_time_ns=%llu\n",
+			 (unsigned long long)s.total_ns[BLK_FLUSH]);
+	}
+}

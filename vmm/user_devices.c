@@ -1,0 +1,124 @@
+/* -device: from the text of its properties to a device on the machine. */
+#include "block/blk.h"
+#include "devices/device.h"
+#include "devices/pci.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+
+int vm_add_device(struct vm *vm, struct device **out, const char *driver,
+		  const struct device_args *args, struct error *err)
+{
+	const struct device_class *cls = device_class_find(driver);
+
+	if (!cls)
+		return err_set(err, -ENOENT, "'%s' is not a valid device model name", driver);
+	return device_new(out, &vm->machine, cls, args, err);
+}
+
+static const struct prop *find_prop(const struct device_class *cls, const char *name)
+{
+	for (const struct prop *p = cls->props; p && p->name; p++)
+		if (!strcmp(p->name, name))
+			return p;
+	if (cls->bus == DEVICE_ON_PCI)
+		for (const struct prop *p = pci_common_props; p->name; p++)
+			if (!strcmp(p->name, name))
+				return p;
+	return NULL;
+}
+
+static int find_blk(struct vm *vm, const char *id, struct prop_value *v, struct error *err)
+{
+	struct drive *d = vm_find_drive(vm, id);
+
+	if (!d)
+		return err_set(err, -ENOENT, "Property 'drive' can't find value '%s'", id);
+	if (d->device || d->config->interface != DRIVE_IF_NONE || d->taken)
+		return err_set(err, -EBUSY, "Drive '%s' is already in use by another device", id);
+	d->taken = true;
+	v->ptr = d->blk;
+	return 0;
+}
+
+static int find_chardev(struct vm *vm, const char *id, struct prop_value *v, struct error *err)
+{
+	struct stream *s = vm_find_stream(vm, id);
+
+	if (!s)
+		return err_set(err, -ENOENT, "Property 'chardev' can't find value '%s'", id);
+	v->ptr = s->chardev;
+	return 0;
+}
+
+static int convert(struct vm *vm, const struct device_class *cls, const struct opt *opt,
+		   struct prop_value *v, struct error *err)
+{
+	const struct prop *p = find_prop(cls, opt->name);
+
+	if (!p || p->kind == PROP_KIND_PTR)
+		return err_set(err, -EINVAL, "Property '%s.%s' not found", cls->name, opt->name);
+	v->name = opt->name;
+	v->text = opt->value;
+	if (p->kind == PROP_KIND_BLK)
+		return find_blk(vm, opt->value, v, err);
+	if (p->kind == PROP_KIND_CHARDEV)
+		return find_chardev(vm, opt->value, v, err);
+	return 0;
+}
+
+static struct device *parent_for(struct vm *vm, const struct device_class *cls)
+{
+	switch (cls->bus) {
+	case DEVICE_ON_PCI: return vm->host_bridge;
+	case DEVICE_ON_IDE: return vm->ide;
+	default: return NULL;
+	}
+}
+
+/* bus=pci.0 is where they go anyway. */
+static bool is_only_bus(const struct device_class *cls, const struct opt *opt)
+{
+	if (strcmp(opt->name, "bus"))
+		return false;
+	return (cls->bus == DEVICE_ON_PCI && !strcmp(opt->value, "pci.0")) ||
+	       (cls->bus == DEVICE_ON_ISA && !strcmp(opt->value, "isa.0"));
+}
+
+static int add_user_device(struct vm *vm, const struct device_config *c, struct error *err)
+{
+	const struct device_class *cls = device_class_find(c->driver);
+	AUTO_FREE struct prop_value *values = xnew_n(struct prop_value, c->props.n);
+	struct device_args args = {.id = c->id, .values = values};
+	struct device *dev;
+	int ret;
+
+	if (!cls || !cls->user_creatable)
+		return err_set(err, -ENOENT, "'%s' is not a valid device model name", c->driver);
+	for (unsigned i = 0; i < c->props.n; i++) {
+		if (is_only_bus(cls, &c->props.v[i]))
+			continue;
+		ret = convert(vm, cls, &c->props.v[i], &values[args.n_values++], err);
+		if (ret < 0)
+			return ret;
+	}
+	args.parent = parent_for(vm, cls);
+	ret = device_new(&dev, &vm->machine, cls, &args, err);
+	if (ret < 0)
+		return ret;
+	for (unsigned i = 0; i < args.n_values; i++)
+		if (values[i].ptr && !strcmp(values[i].name, "drive"))
+			vm_find_drive(vm, values[i].text)->device = dev;
+	return 0;
+}
+
+int vm_add_user_devices(struct vm *vm, struct error *err)
+{
+	list_for_each (pos, &vm->config->devices) {
+		struct device_config *c = list_entry(pos, struct device_config, link);
+
+		if (add_user_device(vm, c, err) < 0)
+			return err_prefix(err, "%s", c->source);
+	}
+	return 0;
+}
