@@ -141,11 +141,11 @@ UNIT_TESTS := \
 	test_state \
 	test_virtq
 DEVICE_TESTS := \
-	# What test programs share: tests/lib/NAME.c. \
-	TEST_LIB := \
 	test_every_class \
 	test_pci \
-	test_serial \
+	test_serial
+# What test programs share: tests/lib/NAME.c.
+TEST_LIB := \
 	tests/lib/fake_machine.o
 
 LIBS_base    := -luring
