@@ -75,6 +75,17 @@ CORE := \
 DEVICES := \
 	devices/device.o \
 	devices/i440fx.o \
+	devices/ide/ata.o \
+	devices/ide/ata_addr.o \
+	devices/ide/ata_cmd.o \
+	devices/ide/ata_identify.o \
+	devices/ide/ata_io.o \
+	devices/ide/ata_state.o \
+	devices/ide/atapi.o \
+	devices/ide/atapi_disc.o \
+	devices/ide/bmdma.o \
+	devices/ide/ide_drive.o \
+	devices/ide/piix_ide.o \
 	devices/pci.o \
 	devices/pci_bar.o \
 	devices/pci_bus.o \
@@ -141,11 +152,13 @@ UNIT_TESTS := \
 	test_state \
 	test_virtq
 DEVICE_TESTS := \
+	test_ata \
 	test_every_class \
 	test_pci \
 	test_serial
 # What test programs share: tests/lib/NAME.c.
 TEST_LIB := \
+	tests/lib/ata_rig.o \
 	tests/lib/fake_machine.o
 
 LIBS_base    := -luring
@@ -200,9 +213,14 @@ $(O)/%.o: %.S Makefile
 .PHONY: tests
 tests: $(TEST_BINS)
 $(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $< $(O)/libtest.a -Wl,--start-group $(LIBS) -Wl,--end-group \
+	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
+		-Wl,--start-group $(LIBS) -Wl,--end-group \
 		-lcmocka $(LIBS_monitor) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
+
+# Test programs that take a fake drive instead of block/blk.o.
+FAKE_BLK_TESTS := test_ata
+$(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
 
 .PHONY: check-unit
 check-unit: $(TEST_BINS)
