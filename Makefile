@@ -145,6 +145,7 @@ UNIT_TESTS := \
 	test_filter \
 	test_image \
 	test_io \
+	test_loop \
 	test_irq \
 	test_mem \
 	test_monitor \
