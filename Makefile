@@ -74,6 +74,7 @@ CORE := \
 
 DEVICES := \
 	devices/device.o \
+	devices/fwcfg.o \
 	devices/i440fx.o \
 	devices/ide/ata.o \
 	devices/ide/ata_addr.o \
@@ -136,8 +137,8 @@ VMM_MAIN :=
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
 UNIT_TESTS := \
-	test_bus \
 	test_blk \
+	test_bus \
 	test_chardev \
 	test_clock \
 	test_fiber \
@@ -155,6 +156,7 @@ UNIT_TESTS := \
 DEVICE_TESTS := \
 	test_ata \
 	test_every_class \
+	test_fwcfg \
 	test_pci \
 	test_serial
 # What test programs share: tests/lib/NAME.c.

@@ -39,13 +39,15 @@ enum fwcfg_key {
 };
 
 struct fwcfg *fwcfg_of(struct device *dev);
-/* All copy.  Adding after the guest has started is a bug. */
+/* All copy; a key is given once.  Adding after the guest has started is a bug. */
 void fwcfg_add_bytes(struct fwcfg *fw, u16 key, const void *data, size_t bytes);
 void fwcfg_add_u16(struct fwcfg *fw, u16 key, u16 value);
 void fwcfg_add_u32(struct fwcfg *fw, u16 key, u32 value);
 void fwcfg_add_u64(struct fwcfg *fw, u16 key, u64 value);
-/* A named file ("etc/e820", "bootorder", "genroms/x.rom"); sorted by name at use.
- * writable: the guest may write it by DMA (etc/table-loader uses none). */
+/* A named file ("etc/e820", "bootorder", "genroms/x.rom"), at most 55 characters and
+ * given once.  Files are read-only for the guest. */
 void fwcfg_add_file(struct fwcfg *fw, const char *name, const void *data, size_t bytes);
+/* What was added under a name; NULL: nothing.  Lent until the next addition. */
+const void *fwcfg_file(struct fwcfg *fw, const char *name, size_t *bytes);
 
 #endif

@@ -1,10 +1,12 @@
 /* Every device class there is, one line each, in order of name.
  *
  * There are no constructors and no linker sets: this list is the truth. */
+#include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/serial.h"
 
 const struct device_class *const device_classes[] = {
+	&fwcfg_class,
 	&i440fx_class,
 	&serial_class,
 	NULL,
