@@ -261,6 +261,13 @@ build/demo/base.qcow2: $(DEMO_RECIPE)
 	configs/install-packages demo
 	configs/demo/build $(@D)
 
+# A Debian guest on this terminal, serial console and monitor.
+.PHONY: demo
+demo:
+	@configs/install-packages build demo
+	@+$(MAKE) --no-print-directory BUILD=release all build/demo/base.qcow2
+	@configs/demo/run
+
 # Downloaded packages stay; `make distclean` removes them too.
 .PHONY: clean distclean
 clean:

@@ -22,6 +22,7 @@ LIMIT = 120                             # seconds for one test, unless marked
 def pytest_configure(config):
     config.addinivalue_line("markers", "full_kvm: the guest needs a KVM with VT-x or SVM")
     config.addinivalue_line("markers", "any_kvm: the guest runs on a paravirtual KVM too")
+    config.addinivalue_line("markers", "host: never nested; starts what it needs by itself")
     config.addinivalue_line("markers", "limit(seconds): time limit of this test")
 
 
