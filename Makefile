@@ -98,7 +98,10 @@ DEVICES := \
 	devices/virtio/queue.o \
 	devices/virtio/regs.o
 
-FIRMWARE :=
+FIRMWARE := \
+	firmware/bzimage.o \
+	firmware/linuxboot.o \
+	firmware/multiboot.o
 
 MONITOR := \
 	monitor/commands.o \
@@ -212,6 +215,14 @@ $(O)/%.o: %.c Makefile
 $(O)/%.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The option ROM of direct kernel boot, as a list of bytes for its C file.
+$(O)/gen/linuxboot_rom.inc: firmware/linuxboot_rom.S Makefile
+	@mkdir -p $(@D)
+	$(AS) --32 -o $(@:.inc=.o) $<
+	$(LD) -m elf_i386 -Ttext 0 --oformat binary -o $(@:.inc=.bin) $(@:.inc=.o)
+	od -An -v -tx1 $(@:.inc=.bin) | sed 's/ \(..\)/0x\1,/g' >$@
+$(O)/firmware/linuxboot.o: $(O)/gen/linuxboot_rom.inc
 
 .PHONY: tests
 tests: $(TEST_BINS)

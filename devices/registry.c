@@ -4,11 +4,13 @@
 #include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/serial.h"
+#include "devices/virtio/blk.h"
 
 const struct device_class *const device_classes[] = {
 	&fwcfg_class,
 	&i440fx_class,
 	&serial_class,
+	&virtio_blk_class,
 	NULL,
 };
 

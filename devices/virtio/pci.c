@@ -88,6 +88,11 @@ void virtio_update_msix(struct virtio_pci *vp)
 	__atomic_store_n(&vp->msix_on, pci_msix_enabled(&vp->pd), __ATOMIC_RELAXED);
 }
 
+static bool is_broken(const struct virtio_pci *vp)
+{
+	return __atomic_load_n(&vp->broken, __ATOMIC_RELAXED);
+}
+
 /* Section 2.1.2: NEEDS_RESET comes with a configuration interrupt. */
 static void break_device(struct virtio_pci *vp)
 {
@@ -190,7 +195,8 @@ static void start(struct virtio_pci *vp)
 	lock_assert(&vp->pd.dev.lock);
 	if (vp->started || vp->paused || !vp->live)
 		return;
-	for (unsigned i = 0; i < vp->n_queues; i++) {
+	/* A device that needs a reset does nothing until then. */
+	for (unsigned i = 0; i < vp->n_queues && !is_broken(vp); i++) {
 		struct virtq *q = &vp->queues[i].vq;
 
 		if (!q->enabled || virtq_start(q, indirect, event_idx) == 0)
@@ -237,8 +243,7 @@ u64 virtio_offered(const struct virtio_pci *vp, bool legacy)
 u8 virtio_get_status(struct virtio_pci *vp)
 {
 	vp->pd.dev.guest_errors += __atomic_exchange_n(&vp->queue_errors, 0, __ATOMIC_RELAXED);
-	return vp->status |
-	       (__atomic_load_n(&vp->broken, __ATOMIC_RELAXED) ? VIRTIO_S_NEEDS_RESET : 0);
+	return vp->status | (is_broken(vp) ? VIRTIO_S_NEEDS_RESET : 0);
 }
 
 /* Section 3.1.1, step 5: a driver that asks for FEATURES_OK and does not see it set
@@ -410,6 +415,7 @@ void virtio_pci_fini(struct virtio_pci *vp)
 void virtio_pci_reset(struct virtio_pci *vp)
 {
 	virtio_driver_reset(vp);
+	__atomic_store_n(&vp->generation, 0, __ATOMIC_RELAXED);
 	pci_dev_reset(&vp->pd);
 	virtio_update_msix(vp);
 }
