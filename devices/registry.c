@@ -7,11 +7,7 @@
 #include "devices/virtio/blk.h"
 
 const struct device_class *const device_classes[] = {
-	&fwcfg_class,
-	&i440fx_class,
-	&serial_class,
-	&virtio_blk_class,
-	NULL,
+	&fwcfg_class, &i440fx_class, &serial_class, &virtio_blk_class, NULL,
 };
 
 const struct device_class *device_class_find(const char *name)
