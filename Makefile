@@ -60,7 +60,25 @@ BLOCK := \
 	block/file_lock.o \
 	block/filter_fault.o \
 	block/filter_record.o \
+	block/group.o \
 	block/image.o \
+	block/qcow2/alloc.o \
+	block/qcow2/batch.o \
+	block/qcow2/cache.o \
+	block/qcow2/check.o \
+	block/qcow2/commit.o \
+	block/qcow2/create.o \
+	block/qcow2/discard.o \
+	block/qcow2/grow.o \
+	block/qcow2/header.o \
+	block/qcow2/l2.o \
+	block/qcow2/overlap.o \
+	block/qcow2/qcow2.o \
+	block/qcow2/read.o \
+	block/qcow2/refcount.o \
+	block/qcow2/resize.o \
+	block/qcow2/snapshot.o \
+	block/qcow2/write.o \
 	block/raw.o
 
 IMG :=
@@ -166,6 +184,9 @@ DEVICE_TESTS := \
 TEST_LIB := \
 	tests/lib/ata_rig.o \
 	tests/lib/fake_machine.o
+# Programs that whole-program tests run: tests/NAME.c.
+TEST_TOOLS := \
+	image/blkio
 
 LIBS_base    := -luring
 LIBS_monitor := -lreadline
@@ -184,6 +205,7 @@ OBJS_img      := $(IMG:%=$(O)/%)
 OBJS_test     := $(TEST_LIB:%=$(O)/%)
 LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
 TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
+TOOL_BINS := $(TEST_TOOLS:%=$(O)/tests/%)
 
 PROGRAMS := $(if $(VMM_MAIN),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
 
@@ -225,8 +247,8 @@ $(O)/gen/linuxboot_rom.inc: firmware/linuxboot_rom.S Makefile
 $(O)/firmware/linuxboot.o: $(O)/gen/linuxboot_rom.inc
 
 .PHONY: tests
-tests: $(TEST_BINS)
-$(TEST_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
+tests: $(TEST_BINS) $(TOOL_BINS)
+$(TEST_BINS) $(TOOL_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
 		-lcmocka $(LIBS_monitor) $(LIBS_base)

@@ -21,6 +21,7 @@
 
 /* In the order of probing; raw takes what nobody else claims. */
 static const struct image_driver *const drivers[] = {
+	&qcow2_driver,
 	&raw_driver,
 };
 

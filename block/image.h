@@ -99,7 +99,7 @@ struct image {
 	struct loop *loop;		   /* [const] */
 	char *name;			   /* [const] as given or as the overlay names it */
 	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
-	bool writable;			   /* [loop] false also after corruption */
+	bool writable;			   /* [loop] else read-only */
 	u32 request_align;		   /* [const] power of two; 1: any */
 	/* [const] A regular host file, or a filter over one: writes beyond `bytes`
 	 * extend it, reads beyond give zeros, image_resize truncates.  A block

@@ -5,8 +5,6 @@
 
 #include "block/image.h"
 
-extern const struct image_driver qcow2_driver;
-
 struct qcow2_create_options {
 	u64 bytes;	   /* guest size, rounded up to 512 */
 	u32 version;	   /* 2 or 3; 0: 3 */

@@ -1,0 +1,101 @@
+/* Metadata writes that go out together; see batch.h. */
+#include "block/qcow2/batch.h"
+
+#include "block/group.h"
+
+#include <errno.h>
+
+static int make_room(struct batch *b)
+{
+	size_t room = b->room ? 2 * b->room : 16;
+	struct piece *pieces;
+
+	if (b->n < b->room)
+		return 0;
+	pieces = try_alloc(room * sizeof(*pieces));
+	if (!pieces)
+		return -ENOMEM;
+	if (b->n)
+		memcpy(pieces, b->pieces, b->n * sizeof(*pieces));
+	free(b->pieces);
+	b->pieces = pieces;
+	b->room = room;
+	return 0;
+}
+
+int batch_add(struct batch *b, u64 hoff, u32 bytes, struct piece **out)
+{
+	int ret = make_room(b);
+	struct piece *p;
+
+	if (ret < 0)
+		return ret;
+	p = &b->pieces[b->n];
+	*p = (struct piece){.hoff = hoff, .bytes = bytes};
+	p->data = try_alloc_aligned(bytes, MIN(bytes, 4096u));
+	if (!p->data)
+		return -ENOMEM;
+	b->n++;
+	*out = p;
+	return 0;
+}
+
+int batch_add_table(struct batch *b, struct qcow2 *q, struct table_cache *c, struct table *t,
+		    struct list *committing)
+{
+	u32 lo = (u32)align_down(t->dirty_lo, q->granule);
+	u32 hi = (u32)align_up(t->dirty_hi, q->granule);
+	struct piece *p;
+	int ret = batch_add(b, t->hoff + lo, hi - lo, &p);
+
+	if (ret < 0)
+		return ret;
+	assert(!t->fresh || (lo == 0 && hi == c->table_bytes));
+	memcpy(p->data, t->data + lo, hi - lo);
+	p->table = t;
+	p->lo = lo;
+	cache_commit_begin(c, t, committing);
+	return 0;
+}
+
+int batch_write(struct fiber *f, struct qcow2 *q, const struct batch *b)
+{
+	struct image_group group;
+	int ret;
+
+	image_group_init(&group);
+	for (size_t i = 0; i < b->n; i++) {
+		struct iovec iov = {b->pieces[i].data, b->pieces[i].bytes};
+		struct image_transfer t = {
+			.fn = image_write,
+			.img = q->img.below,
+			.offset = b->pieces[i].hoff,
+			.iov = &iov,
+			.n = 1,
+			.bytes = iov.iov_len,
+		};
+
+		image_group_add(f, &group, &t);
+	}
+	ret = image_group_wait(f, &group);
+	q->written += b->n;
+	return ret;
+}
+
+void batch_undo(const struct batch *b, struct table_cache *c)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		const struct piece *p = &b->pieces[i];
+
+		if (p->table)
+			cache_mark_dirty(c, p->table, p->lo, p->lo + p->bytes);
+	}
+}
+
+void batch_fini(struct batch *b)
+{
+	for (size_t i = 0; i < b->n; i++)
+		free(b->pieces[i].data);
+	free(b->pieces);
+	*b = (struct batch){0};
+}

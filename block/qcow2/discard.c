@@ -1,0 +1,248 @@
+/* Taking clusters out of the map: zero, discard, and what resize cuts off.
+ *
+ * Works one L2 table at a time, under the locks that allocating writes take.
+ * The clusters are freed when a commit has made the change durable (I2).
+ * Thread: the image's loop. */
+#include "block/qcow2/parts.h"
+
+#include "base/io.h"
+#include "base/log.h"
+
+#include <errno.h>
+
+#define ZERO_CHUNK (64 * KiB)
+static const u8 zeros[ZERO_CHUNK];
+
+/* What a whole cluster becomes. */
+enum drop_mode {
+	DROP_ZERO,	/* reads as zeros, host cluster kept if it is ours alone */
+	DROP_ZERO_FREE, /* reads as zeros, host cluster freed */
+	DROP_HOLE,	/* unallocated */
+};
+
+struct drop {
+	struct qcow2 *q;
+	enum drop_mode mode;
+	u64 goff, bytes; /* whole clusters of one L2 table */
+};
+
+static bool backing_covers(const struct qcow2 *q, u64 goff)
+{
+	return q->img.backing && goff < q->img.backing->bytes;
+}
+
+/* The entry that takes the place of `old`. */
+static u64 new_entry(const struct drop *d, u64 goff, u64 old)
+{
+	struct qcow2 *q = d->q;
+	bool hole = l2_kind(q, old) == EXTENT_HOLE;
+
+	if (d->mode == DROP_HOLE || (hole && !backing_covers(q, goff)))
+		return 0;
+	if (d->mode == DROP_ZERO && old & ENTRY_HOFF && old & ENTRY_COPIED)
+		return old | ENTRY_ZERO;
+	if (q->version < 3)
+		return 0; /* the caller saw to it that this reads as zeros */
+	return ENTRY_ZERO;
+}
+
+/* Refuses what must not be changed; 1 if there is anything to change. */
+static int judge(struct fiber *f, const struct drop *d, const struct table *t)
+{
+	struct qcow2 *q = d->q;
+	u32 first = (u32)(d->goff >> q->cluster_bits) & (q->l2_entries - 1);
+	bool change = false;
+
+	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
+		u64 old = t ? l2_entry(t, first + (u32)i) : 0;
+
+		if (l2_kind(q, old) == EXTENT_COMPRESSED) {
+			log_guest("%s: compressed clusters are not supported", q->img.name);
+			return -ENOTSUP;
+		}
+		if (!is_aligned(old & ENTRY_HOFF, q->cluster_bytes))
+			return qcow2_corrupt(f, q, "Cluster allocation offset %#llx unaligned",
+					     (unsigned long long)(old & ENTRY_HOFF));
+		change |= new_entry(d, d->goff + (i << q->cluster_bits), old) != old;
+	}
+	return change;
+}
+
+static void change(const struct drop *d, struct table *t)
+{
+	struct qcow2 *q = d->q;
+	u32 first = (u32)(d->goff >> q->cluster_bits) & (q->l2_entries - 1);
+
+	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
+		u64 old = l2_entry(t, first + (u32)i);
+		u64 entry = new_entry(d, d->goff + (i << q->cluster_bits), old);
+
+		if (entry == old)
+			continue;
+		l2_set(q, t, first + (u32)i, entry);
+		if (old & ENTRY_HOFF && !(entry & ENTRY_HOFF))
+			cluster_free(q, old & ENTRY_HOFF, 1);
+	}
+}
+
+static int drop_locked(struct fiber *f, const struct drop *d)
+{
+	struct qcow2 *q = d->q;
+	u32 l1_index = (u32)(d->goff >> (q->cluster_bits + q->l2_bits));
+	struct table *t;
+	int ret = l2_get(f, q, l1_index, &t);
+
+	if (ret < 0)
+		return ret;
+	ret = judge(f, d, t);
+	if (ret <= 0)
+		return ret;
+	ret = l2_get_writable(f, q, l1_index, &t);
+	if (ret < 0)
+		return ret;
+	if (q->corrupt)
+		return -EIO;
+	change(d, t);
+	return 0;
+}
+
+static int drop_table(struct fiber *f, const struct drop *d)
+{
+	struct range_lock lock;
+	int ret = write_begin(f, d->q);
+
+	if (ret < 0)
+		return ret;
+	range_lock(f, &d->q->cluster_locks, &lock, d->goff, d->bytes, true);
+	ret = drop_locked(f, d);
+	range_unlock(&d->q->cluster_locks, &lock);
+	return ret;
+}
+
+static int drop_clusters(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, enum drop_mode mode)
+{
+	struct drop d = {.q = q, .mode = mode};
+	u64 end = goff + bytes, span = l2_span(q);
+	int ret = 0;
+
+	assert(is_aligned(goff | bytes, q->cluster_bytes));
+	while (goff < end && ret == 0) {
+		d.goff = goff;
+		d.bytes = MIN(end - goff, span - (goff & (span - 1)));
+		ret = drop_table(f, &d);
+		goff += d.bytes;
+	}
+	return ret;
+}
+
+int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+{
+	return drop_clusters(f, q, goff, bytes, DROP_HOLE);
+}
+
+/* --- zero --- */
+
+/* Write zeros over part of a cluster, unless it reads as zeros. */
+static int zero_part(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+{
+	struct extent e;
+	int ret = 0;
+
+	if (!bytes)
+		return 0;
+	ret = l2_map(f, q, goff, bytes, &e);
+	if (ret < 0 || e.kind == EXTENT_ZERO)
+		return ret;
+	if (e.kind == EXTENT_HOLE && !backing_covers(q, goff))
+		return 0;
+	while (bytes && ret == 0) {
+		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(bytes, ZERO_CHUNK)};
+
+		ret = qcow2_write(f, &q->img, goff, &iov, 1);
+		goff += iov.iov_len;
+		bytes -= iov.iov_len;
+	}
+	return ret;
+}
+
+/* Whole clusters in a range: the last one of the disk counts as whole. */
+static void whole_clusters(const struct qcow2 *q, u64 goff, u64 bytes, u64 *start, u64 *end)
+{
+	bool to_end = goff + bytes == q->img.bytes;
+
+	*start = cluster_ceil(q, goff);
+	*end = to_end ? cluster_ceil(q, goff + bytes) : cluster_floor(q, goff + bytes);
+	if (*end < *start)
+		*end = *start;
+}
+
+int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flags)
+{
+	struct qcow2 *q = to_qcow2(img);
+	enum drop_mode mode = flags & ZERO_MAY_UNMAP ? DROP_ZERO_FREE : DROP_ZERO;
+	u64 start, end, stop = goff + bytes;
+	struct io_track io;
+	int ret;
+
+	whole_clusters(q, goff, bytes, &start, &end);
+	if (q->version < 3) {
+		/* Without zero clusters only a hole reads as zeros, and only
+		 * where nothing is below it. */
+		if (img->backing || (end > start && !(flags & ZERO_MAY_UNMAP)))
+			return -ENOTSUP;
+		mode = DROP_HOLE;
+	}
+	ret = write_begin(f, q);
+	if (ret < 0)
+		return ret;
+	io_begin(q, &io);
+	if (start == end) { /* within one cluster, or astride two */
+		u64 middle = MIN(start, stop);
+
+		ret = zero_part(f, q, goff, MAX(middle, goff) - goff);
+		if (ret == 0)
+			ret = zero_part(f, q, middle, stop - middle);
+	} else {
+		ret = zero_part(f, q, goff, start - goff);
+		if (ret == 0)
+			ret = drop_clusters(f, q, start, end - start, mode);
+		if (ret == 0 && stop > end)
+			ret = zero_part(f, q, end, stop - end);
+	}
+	io_end(&io);
+	return ret;
+}
+
+int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+{
+	int ret = qcow2_zero(f, &q->img, goff, bytes, 0);
+
+	if (ret != -ENOTSUP)
+		return ret;
+	ret = 0;
+	for (u64 end = goff + bytes; goff < end && ret == 0;) {
+		u64 part = MIN(end - goff, q->cluster_bytes - (goff & (q->cluster_bytes - 1)));
+
+		ret = zero_part(f, q, goff, part);
+		goff += part;
+	}
+	return ret;
+}
+
+int qcow2_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes)
+{
+	struct qcow2 *q = to_qcow2(img);
+	enum drop_mode mode = DROP_HOLE;
+	u64 start, end;
+	int ret = write_begin(f, q);
+
+	if (ret < 0)
+		return ret;
+	whole_clusters(q, goff, bytes, &start, &end);
+	if (img->backing) {
+		if (q->version < 3)
+			return 0; /* a hole would show the backing image's data */
+		mode = DROP_ZERO_FREE;
+	}
+	return start < end ? drop_clusters(f, q, start, end - start, mode) : 0;
+}

@@ -1,0 +1,177 @@
+/* Mapping of guest offsets: L1 in memory, L2 tables in the cache.
+ *
+ * A table is found by its L1 index with one array lookup.  Changes are made in
+ * memory only; commit.c decides when they reach the file.
+ * Thread: the image's loop. */
+#include "block/qcow2/parts.h"
+
+#include <errno.h>
+
+enum extent_kind l2_kind(const struct qcow2 *q, u64 entry)
+{
+	if (entry & ENTRY_COMPRESSED)
+		return EXTENT_COMPRESSED;
+	if (q->version > 2 && entry & ENTRY_ZERO)
+		return EXTENT_ZERO;
+	return entry & ENTRY_HOFF ? EXTENT_DATA : EXTENT_HOLE;
+}
+
+static int load_table(struct fiber *f, struct qcow2 *q, u32 l1_index)
+{
+	u64 hoff = q->l1[l1_index] & ENTRY_HOFF;
+
+	if (!is_aligned(hoff, q->cluster_bytes))
+		return qcow2_corrupt(f, q, "L2 table offset %#llx unaligned (L1 index: %#x)",
+				     (unsigned long long)hoff, l1_index);
+	return cache_load(f, &q->l2, q->img.below, l1_index, hoff);
+}
+
+int l2_get(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out)
+{
+	int ret;
+
+	for (;;) {
+		assert(l1_index < q->l1_entries);
+		*out = cache_peek(&q->l2, l1_index);
+		if (likely(*out))
+			return 0;
+		if (q->l2.tables[l1_index]) {
+			fiber_queue_wait(f, &q->l2.loaded);
+			continue;
+		}
+		if (!(q->l1[l1_index] & ENTRY_HOFF))
+			return 0;
+		ret = load_table(f, q, l1_index);
+		if (ret < 0)
+			return ret;
+	}
+}
+
+void l1_set(struct qcow2 *q, u32 l1_index, u64 entry)
+{
+	assert(l1_index < q->l1_entries);
+	q->l1[l1_index] = entry;
+	q->l1_dirty[(u64)l1_index * 8 / q->granule] = 1;
+	q->l1_any_dirty = true;
+}
+
+/* Put a table, new or a copy of `old`, at hoff.  -ENOMEM. */
+static int install(struct qcow2 *q, u32 l1_index, struct table *old, u64 hoff)
+{
+	struct table *t;
+	int ret = overlap_add(&q->metadata, hoff >> q->cluster_bits, OVERLAP_L2, NULL);
+
+	assert(ret != -EEXIST); /* the allocator looked */
+	if (ret < 0)
+		return ret;
+	if (old) {
+		u64 old_hoff = old->hoff;
+
+		old->hoff = hoff;
+		old->fresh = true;
+		cache_mark_dirty(&q->l2, old, 0, q->cluster_bytes);
+		overlap_remove(&q->metadata, old_hoff >> q->cluster_bits);
+		cluster_free(q, old_hoff, 1);
+	} else {
+		ret = cache_add_fresh(&q->l2, l1_index, hoff, &t);
+		if (ret < 0) {
+			overlap_remove(&q->metadata, hoff >> q->cluster_bits);
+			return ret;
+		}
+	}
+	l1_set(q, l1_index, hoff | ENTRY_COPIED);
+	return 0;
+}
+
+int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out)
+{
+	struct alloc a;
+	int ret;
+
+	for (;;) {
+		ret = l2_get(f, q, l1_index, out);
+		if (ret < 0 || (*out && q->l1[l1_index] & ENTRY_COPIED))
+			return ret;
+		ret = cluster_alloc(f, q, 1, &a);
+		if (ret < 0)
+			return ret;
+		/* Others may have come first while the allocation waited. */
+		*out = q->l2.tables[l1_index];
+		if ((*out && (*out)->loading) || q->l1[l1_index] & ENTRY_COPIED ||
+		    (!*out && q->l1[l1_index] & ENTRY_HOFF)) {
+			cluster_free(q, a.hoff, 1);
+			continue;
+		}
+		assert(!*out || !(*out)->committing); /* a shared table is never dirty */
+		ret = install(q, l1_index, *out, a.hoff);
+		if (ret < 0) {
+			cluster_free(q, a.hoff, 1);
+			return ret;
+		}
+	}
+}
+
+void l2_set(struct qcow2 *q, struct table *t, u32 i, u64 entry)
+{
+	assert(i < q->l2_entries && q->l1[t->index] & ENTRY_COPIED); /* I4 */
+	store_be64(t->data + (u64)i * 8, entry);
+	cache_mark_dirty(&q->l2, t, i * 8, i * 8 + 8);
+}
+
+/* How many entries from i on, up to n, go on in the way of the first one. */
+static u64 run_length(const struct qcow2 *q, const struct table *t, u32 i, u64 n)
+{
+	u64 first = l2_entry(t, i), k = 1;
+	enum extent_kind kind = l2_kind(q, first);
+
+	switch (kind) {
+	case EXTENT_DATA:
+		while (k < n && l2_entry(t, i + k) == first + (k << q->cluster_bits))
+			k++;
+		break;
+	case EXTENT_HOLE:
+	case EXTENT_ZERO:
+		while (k < n && l2_entry(t, i + k) == first)
+			k++;
+		break;
+	case EXTENT_COMPRESSED: break;
+	}
+	return k;
+}
+
+int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent *out)
+{
+	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
+	u32 i = (u32)(goff >> q->cluster_bits) & (q->l2_entries - 1);
+	u64 in_cluster = goff & (q->cluster_bytes - 1);
+	u64 left = MIN(bytes, l2_span(q) - (goff & (l2_span(q) - 1)));
+	struct table *t = cache_peek(&q->l2, l1_index);
+	u64 entry;
+	int ret;
+
+	if (unlikely(!t)) {
+		ret = l2_get(f, q, l1_index, &t);
+		if (ret < 0)
+			return ret;
+	}
+	*out = (struct extent){.kind = EXTENT_HOLE, .bytes = left};
+	if (!t)
+		return 0;
+	entry = l2_entry(t, i);
+	out->kind = l2_kind(q, entry);
+	out->bytes = MIN(left, (run_length(q, t, i, clusters_of(q, in_cluster + left))
+				<< q->cluster_bits) -
+				       in_cluster);
+	if (out->kind == EXTENT_HOLE || out->kind == EXTENT_COMPRESSED)
+		return 0;
+	out->hoff = entry & ENTRY_HOFF;
+	out->in_place = entry & q->l1[l1_index] & ENTRY_COPIED;
+	if (unlikely(!is_aligned(out->hoff, q->cluster_bytes)))
+		return qcow2_corrupt(f, q,
+				     "Cluster allocation offset %#llx unaligned (L2 offset: "
+				     "%#llx, L2 index: %#x)",
+				     (unsigned long long)out->hoff, (unsigned long long)t->hoff, i);
+	if (out->hoff)
+		out->hoff += in_cluster;
+	return 0;
+}

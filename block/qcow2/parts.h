@@ -1,0 +1,114 @@
+/* What the files of block/qcow2/ offer one another, by file. */
+#ifndef BLOCK_QCOW2_PARTS_H
+#define BLOCK_QCOW2_PARTS_H
+
+#include "block/qcow2/state.h"
+
+/* --- header.c --- */
+/* Read and judge the header and its extensions: geometry, names, features. */
+int header_open(struct fiber *f, struct qcow2 *q, const struct open_policy *policy,
+		struct error *err);
+void header_fini(struct qcow2 *q);
+/* Write q->head.  Suspends. */
+int header_write(struct fiber *f, struct qcow2 *q);
+/* Clear autoclear bits before the first write of a session; durable.  Suspends. */
+int header_begin_writing(struct fiber *f, struct qcow2 *q);
+/* Set or clear an incompatible feature bit, durably.  Suspends. */
+int header_set_incompatible(struct fiber *f, struct qcow2 *q, u64 bit, bool on);
+/* Report damaged metadata once, mark the image corrupt, refuse writes from now
+ * on.  Returns -EIO.  Suspends. */
+int qcow2_corrupt(struct fiber *f, struct qcow2 *q, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* --- qcow2.c --- */
+/* Read L1, refcount table and snapshot list; again after a repair. */
+int qcow2_load(struct fiber *f, struct qcow2 *q, const struct open_policy *policy,
+	       struct error *err);
+void qcow2_unload(struct qcow2 *q);
+void io_begin(struct qcow2 *q, struct io_track *io);
+void io_end(struct io_track *io);
+
+/* --- l2.c --- */
+enum extent_kind { EXTENT_HOLE, EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
+struct extent {
+	enum extent_kind kind;
+	bool in_place; /* I4: refcount is 1, may be written */
+	u64 hoff;      /* DATA, and ZERO with a cluster kept; else 0 */
+	u64 bytes;
+};
+enum extent_kind l2_kind(const struct qcow2 *q, u64 entry);
+/* What lies at goff, up to `bytes` and the end of its L2 table.  Suspends if the
+ * table is not cached. */
+int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent *out);
+/* The table of l1_index, NULL if there is none. */
+int l2_get(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out);
+/* One that may be changed: made, or copied from a shared one, if need be. */
+int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out);
+static inline u64 l2_entry(const struct table *t, u32 i)
+{
+	return load_be64(t->data + (u64)i * 8);
+}
+/* Change n entries from i on: to entry, entry + step, ... in memory; stage B
+ * writes them.  The clusters they pointed at are freed, unless kept. */
+void l2_set(struct qcow2 *q, struct table *t, u32 i, u64 entry);
+void l1_set(struct qcow2 *q, u32 l1_index, u64 entry);
+
+/* --- refcount.c --- */
+u64 refcount_load(const struct qcow2 *q, const u8 *block, u32 i);
+void refcount_store(const struct qcow2 *q, u8 *block, u32 i, u64 value);
+u64 refcount_max(const struct qcow2 *q);
+/* Block b of the refcount tree, NULL if there is none.  Suspends. */
+int refblock_get(struct fiber *f, struct qcow2 *q, u32 b, struct table **out);
+void refblock_set(struct qcow2 *q, struct table *t, u32 i, u64 value);
+/* Make room for block b in the table in memory, and make the block.  -EFBIG. */
+int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, struct table **out);
+/* Lower the refcounts of freed clusters that nobody can reach any more.  Suspends. */
+int refcount_release(struct fiber *f, struct qcow2 *q);
+
+/* --- alloc.c --- */
+struct alloc {
+	u64 hoff, clusters;
+	bool zeroed; /* never written: reads as zeros */
+};
+/* The lowest free cluster and up to `want` in all that follow it. */
+int cluster_alloc(struct fiber *f, struct qcow2 *q, u64 want, struct alloc *out);
+/* Exactly n in a row, for tables. */
+int cluster_alloc_run(struct fiber *f, struct qcow2 *q, u64 n, u64 *hoff);
+/* Nothing in memory points at them any more (I2: they are reused later). */
+void cluster_free(struct qcow2 *q, u64 hoff, u64 n);
+/* Is the write to these host bytes kept off metadata?  Else -EIO, corrupt. */
+int overlap_check(struct fiber *f, struct qcow2 *q, u64 hoff, u64 bytes);
+
+/* --- read.c, write.c, resize.c, check.c: the driver's calls --- */
+int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n);
+int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n);
+int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flags);
+int qcow2_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes);
+int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
+int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, struct error *err);
+/* Before anything is written: healthy, autoclear bits gone, caches not full. */
+int write_begin(struct fiber *f, struct qcow2 *q);
+/* Take the clusters of [goff, goff + bytes) (whole clusters) out of the map. */
+int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
+/* As qcow2_zero, with written zeros where there is no other way. */
+int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
+
+/* --- commit.c --- */
+/* Make everything written and linked so far durable.  Suspends. */
+int qcow2_commit(struct fiber *f, struct qcow2 *q);
+bool commit_is_needed(const struct qcow2 *q);
+void commit_forget(struct qcow2 *q); /* drop what is pending, after corruption */
+int file_sync(struct fiber *f, struct qcow2 *q);
+
+/* --- grow.c: for commit.c --- */
+struct batch;
+/* Make fresh refcount blocks part of the file; the pointers are not synced. */
+int grow_refcount_tree(struct fiber *f, struct qcow2 *q);
+bool grow_is_needed(const struct qcow2 *q);
+int grow_copy_blocks(struct qcow2 *q, struct batch *b, struct list *committing, bool fresh);
+void grow_settle_blocks(struct qcow2 *q, const struct batch *b, struct list *committing, int ret);
+
+/* --- snapshot.c --- */
+int snapshots_load(struct fiber *f, struct qcow2 *q, struct error *err);
+
+#endif

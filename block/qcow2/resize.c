@@ -1,0 +1,222 @@
+/* Changing the guest size: a longer L1 table, or less of everything.
+ *
+ * A longer L1 table goes to a fresh place and is switched by the header (stage
+ * B).  Thread: the image's loop. */
+#include "block/qcow2/parts.h"
+
+#include "base/io.h"
+
+#include <errno.h>
+
+static u32 l1_need(const struct qcow2 *q, u64 bytes)
+{
+	return (u32)MAX((bytes + l2_span(q) - 1) / l2_span(q), (u64)1);
+}
+
+/* The arrays in memory for n entries, whole granules. */
+static int l1_grow_memory(struct qcow2 *q, u32 n)
+{
+	u64 bytes = align_up(n * 8ull, q->granule);
+	u64 *l1 = try_alloc(bytes);
+	u8 *dirty = try_alloc(bytes / q->granule);
+
+	if (!l1 || !dirty || (n > q->l2.n && cache_set_n(&q->l2, n) < 0)) {
+		free(l1);
+		free(dirty);
+		return -ENOMEM;
+	}
+	memcpy(l1, q->l1, q->l1_entries * 8ull);
+	free(q->l1);
+	free(q->l1_dirty);
+	q->l1 = l1;
+	q->l1_dirty = dirty;
+	q->l1_room = (u32)(bytes / 8);
+	return 0;
+}
+
+/* From here on the table is at hoff; the old place is free once that is durable. */
+static void l1_switch(struct qcow2 *q, u32 n, u64 hoff, u32 clusters)
+{
+	u64 first = q->l1_hoff >> q->cluster_bits;
+
+	for (u32 i = 0; i < q->l1_clusters; i++)
+		overlap_remove(&q->metadata, first + i);
+	if (q->l1_clusters)
+		cluster_free(q, q->l1_hoff, q->l1_clusters);
+	q->l1_hoff = hoff;
+	q->l1_clusters = clusters;
+	q->l1_entries = n;
+	q->l1_fresh = q->layout_dirty = true;
+}
+
+static int l1_grow(struct fiber *f, struct qcow2 *q, u32 n)
+{
+	u32 clusters = (u32)clusters_of(q, n * 8ull), i;
+	u64 hoff;
+	int ret;
+
+	if (n <= q->l1_entries)
+		return 0;
+	ret = cluster_alloc_run(f, q, clusters, &hoff);
+	if (ret < 0)
+		return ret;
+	for (i = 0; i < clusters && ret == 0; i++)
+		ret = overlap_add(&q->metadata, (hoff >> q->cluster_bits) + i, OVERLAP_L1, NULL);
+	if (ret == 0)
+		ret = l1_grow_memory(q, n);
+	if (ret < 0) {
+		while (i--)
+			overlap_remove(&q->metadata, (hoff >> q->cluster_bits) + i);
+		cluster_free(q, hoff, clusters);
+		return ret;
+	}
+	l1_switch(q, n, hoff, clusters);
+	return 0;
+}
+
+/* What the guest sees of the new area must be zeros: the rest of the last
+ * cluster, and whatever a longer backing image has there. */
+static int zero_new_area(struct fiber *f, struct qcow2 *q, u64 old)
+{
+	u64 end = MIN(cluster_ceil(q, old), q->img.bytes);
+
+	if (q->img.backing)
+		end = MAX(end, MIN(q->img.bytes, q->img.backing->bytes));
+	return old < end ? zero_or_write(f, q, old, end - old) : 0;
+}
+
+static int grow(struct fiber *f, struct qcow2 *q, u64 bytes)
+{
+	u64 old = q->img.bytes;
+	int ret = l1_grow(f, q, l1_need(q, bytes));
+
+	if (ret < 0)
+		return ret;
+	q->img.bytes = bytes;
+	q->layout_dirty = true;
+	ret = zero_new_area(f, q, old);
+	if (ret == 0)
+		ret = qcow2_commit(f, q);
+	if (ret < 0) {
+		q->img.bytes = old;
+		q->layout_dirty = true;
+	}
+	return ret;
+}
+
+/* Forget the L2 tables from entry n on.  No commit is running. */
+static void cut_l1(struct qcow2 *q, u32 n)
+{
+	u32 clusters = (u32)clusters_of(q, n * 8ull);
+
+	for (u32 i = n; i < q->l1_entries; i++) {
+		u64 hoff = q->l1[i] & ENTRY_HOFF;
+
+		if (q->l2.tables[i])
+			cache_drop(&q->l2, q->l2.tables[i]);
+		if (hoff) {
+			overlap_remove(&q->metadata, hoff >> q->cluster_bits);
+			cluster_free(q, hoff, 1);
+			l1_set(q, i, 0);
+		}
+	}
+	for (u32 i = clusters; i < q->l1_clusters; i++) {
+		u64 hoff = q->l1_hoff + ((u64)i << q->cluster_bits);
+
+		overlap_remove(&q->metadata, hoff >> q->cluster_bits);
+		cluster_free(q, hoff, 1);
+	}
+	q->l1_clusters = clusters;
+	q->l1_entries = n;
+	q->l1_room = (u32)(align_up(n * 8ull, q->granule) / 8);
+	q->layout_dirty = true;
+}
+
+/* The end of the last cluster in use. */
+static int used_end(struct fiber *f, struct qcow2 *q, u64 *out)
+{
+	*out = 0;
+	for (u32 b = q->reftable_n; b--;) {
+		struct table *t;
+		int ret = refblock_get(f, q, b, &t);
+
+		if (ret < 0)
+			return ret;
+		for (u32 i = t ? q->refblock_entries : 0; i--;) {
+			if (refcount_load(q, t->data, i) == 0)
+				continue;
+			*out = (((u64)b << q->refblock_bits) + i + 1) << q->cluster_bits;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+/* Give the end of the file back.  Nothing is lost if that fails. */
+static void truncate_file(struct fiber *f, struct qcow2 *q)
+{
+	struct image *file = q->img.below;
+	struct error ignored = {0};
+	u64 end;
+
+	fiber_mutex_lock(f, &q->alloc_lock);
+	if (file->grows && used_end(f, q, &end) == 0 && end && end < file->bytes &&
+	    image_resize(f, file, end, &ignored) == 0)
+		q->fresh_hoff = end;
+	fiber_mutex_unlock(f, &q->alloc_lock);
+}
+
+static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
+{
+	u64 old = q->img.bytes, start = cluster_ceil(q, bytes);
+	int ret;
+
+	q->img.bytes = bytes;
+	q->layout_dirty = true;
+	ret = clusters_drop(f, q, start, cluster_ceil(q, old) - start);
+	while (ret == 0) {
+		struct table *t = NULL;
+
+		for (u32 i = l1_need(q, bytes); i < q->l1_entries && !t; i++)
+			if (q->l2.tables[i] && q->l2.tables[i]->loading)
+				t = q->l2.tables[i];
+		if (!t && !q->committing)
+			break;
+		fiber_queue_wait(f, t ? &q->l2.loaded : &q->commit_queue);
+	}
+	if (ret == 0) {
+		if (!q->snapshot_count) /* else its end may hold VM state */
+			cut_l1(q, MIN(q->l1_entries, l1_need(q, bytes)));
+		ret = qcow2_commit(f, q);
+	}
+	if (ret < 0) {
+		q->img.bytes = old;
+		q->layout_dirty = true;
+		return ret;
+	}
+	q->commit_refcounts = true;
+	ret = qcow2_commit(f, q); /* lowered refcounts */
+	if (ret == 0)
+		truncate_file(f, q);
+	return ret;
+}
+
+int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+{
+	struct qcow2 *q = to_qcow2(img);
+	int ret;
+
+	if (!is_aligned(bytes, 512))
+		return err_set(err, -EINVAL, "The new size must be a multiple of 512");
+	if (q->version < 3 && q->snapshot_count)
+		return err_set(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
+	if (bytes > (u64)INT64_MAX - q->cluster_bytes ||
+	    (bytes + l2_span(q) - 1) / l2_span(q) > QCOW2_MAX_L1_BYTES / 8)
+		return err_set(err, -EFBIG, "The new size is too large for this cluster size");
+	ret = write_begin(f, q);
+	if (ret == 0)
+		ret = bytes < img->bytes ? shrink(f, q, bytes) : grow(f, q, bytes);
+	if (ret < 0)
+		return err_set_errno(err, ret, "Failed to resize the image");
+	return 0;
+}
