@@ -254,6 +254,9 @@ $(TEST_BINS) $(TOOL_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 		-lcmocka $(LIBS_monitor) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 
+$(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_base)
+
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata
 $(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
