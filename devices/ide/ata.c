@@ -35,14 +35,15 @@ void ata_channel_fini(struct ata_channel *ch)
 void ata_channel_pause(struct ata_channel *ch)
 {
 	LOCK_SCOPE(ch->lock);
-	ch->paused = true;
+	ch->paused++;
 	wait_idle(ch);
 }
 
 void ata_channel_resume(struct ata_channel *ch)
 {
 	LOCK_SCOPE(ch->lock);
-	ch->paused = false;
+	assert(ch->paused);
+	ch->paused--;
 	ata_run(ch);
 }
 
@@ -147,6 +148,12 @@ void ata_try_end_reset(struct ata_channel *ch)
 	if (ch->op != ATA_OP_RESET || ch->in_flight || ch->control & ATA_SRST)
 		return;
 	ch->op = ATA_OP_NONE;
+	ch->addressing = ATA_CHS;
+	ch->fua = false;
+	ch->lba = ch->left = 0;
+	ch->block = ATA_SECTOR;
+	ch->buf_at = ch->drq_end = ch->buf_end = 0;
+	memset(ch->buf, 0, sizeof(ch->buf)); /* nobody else fills it any more */
 	for (unsigned i = 0; i < 2; i++) {
 		if (ch->drives[i] && ch->reset_mask & 1u << i)
 			end_reset(ch->drives[i]);

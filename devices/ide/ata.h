@@ -83,7 +83,8 @@ struct ata_channel {
 	u8 buf[ATA_BUF_BYTES];
 
 	/* [lock] not saved: idle while state is saved */
-	bool in_flight, dropped, paused;
+	bool in_flight, dropped;
+	u8 paused; /* how often: by the controller and by each drive */
 	u32 io_sectors;
 	struct blk_req req;
 	struct iovec iov[ATA_IOVECS];

@@ -60,11 +60,8 @@ static void io_failed(struct ata_channel *ch, int ret)
 		ata_fail(ch, ATA_UNC);
 }
 
-static void io_done(struct blk_req *req, int ret)
+static void io_over(struct ata_channel *ch, const struct blk_req *req, int ret)
 {
-	struct ata_channel *ch = container_of(req, struct ata_channel, req);
-
-	LOCK_SCOPE(ch->lock);
 	assert(ch->in_flight);
 	ch->in_flight = false;
 	if (is_direct_dma(ch->op) || ch->dropped) {
@@ -85,6 +82,19 @@ static void io_done(struct blk_req *req, int ret)
 		io_moved(ch);
 	}
 	cond_broadcast(&ch->idle);
+}
+
+/* Called within blk_submit when the drive could not even start: locked already. */
+static void io_done(struct blk_req *req, int ret)
+{
+	struct ata_channel *ch = container_of(req, struct ata_channel, req);
+	bool held = mutex_held(ch->lock);
+
+	if (!held)
+		mutex_lock(ch->lock);
+	io_over(ch, req, ret);
+	if (!held)
+		mutex_unlock(ch->lock);
 }
 
 static void submit(struct ata_channel *ch, enum blk_op op, const struct iovec *iov, unsigned niov)
@@ -190,12 +200,10 @@ static void trim_next(struct ata_channel *ch)
 void ata_run(struct ata_channel *ch)
 {
 	lock_assert(ch->lock);
-	if (ch->in_flight || ch->paused || ch->op == ATA_OP_NONE)
+	if (ch->op == ATA_OP_RESET)
+		ata_try_end_reset(ch); /* even when paused: starts nothing */
+	if (ch->in_flight || ch->paused || ch->op == ATA_OP_NONE || ch->op == ATA_OP_RESET)
 		return;
-	if (ch->op == ATA_OP_RESET) {
-		ata_try_end_reset(ch);
-		return;
-	}
 	if (!(ata_active(ch)->status & ATA_BSY))
 		return; /* the host's turn */
 	switch (ch->op) {

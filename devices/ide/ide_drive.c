@@ -124,14 +124,24 @@ static void drive_fini(struct device *dev)
 	ata_detach(&d->ata);
 }
 
-/* The controller resets its drives with the channel, in whatever order. */
+/* A command under way goes with the drive's state, on whichever drive it runs. */
 static void drive_reset(struct device *dev)
 {
 	struct ide_drive *d = drive_of(dev);
 	LOCK_SCOPE(controller_lock(d));
 
-	if (d->ata.channel->op == 0)
-		ata_drive_reset(&d->ata);
+	ata_drive_reset(&d->ata);
+	ata_channel_reset(d->ata.channel);
+}
+
+static void drive_pause(struct device *dev)
+{
+	ata_channel_pause(drive_of(dev)->ata.channel);
+}
+
+static void drive_resume(struct device *dev)
+{
+	ata_channel_resume(drive_of(dev)->ata.channel);
 }
 
 static const struct state_field drive_state[] = {
@@ -228,6 +238,8 @@ const struct device_class ide_hd_class = {
 	.fini = drive_fini,
 	.state = drive_state,
 	.state_check = drive_check,
+	.pause = drive_pause,
+	.resume = drive_resume,
 };
 
 const struct device_class ide_cd_class = {
@@ -242,4 +254,6 @@ const struct device_class ide_cd_class = {
 	.fini = drive_fini,
 	.state = drive_state,
 	.state_check = drive_check,
+	.pause = drive_pause,
+	.resume = drive_resume,
 };

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "block/blk.h"
 #include "devices/i440fx.h"
+#include "devices/ide/ide.h"
 #include "tests/lib/fake_machine.h"
 
 #include <setjmp.h>
@@ -78,8 +79,10 @@ static void bench_init(struct bench *b, const struct device_class *cls, u64 seed
 	fake_machine_init(&b->fm, RAM_BYTES);
 	assert_int_equal(loop_new(&b->loop, "test", LOOP_AUTO, &err), 0);
 	b->fm.m.loop = b->loop;
-	if (cls->bus == DEVICE_ON_PCI && cls != &i440fx_class)
+	if (cls != &i440fx_class && (cls->bus == DEVICE_ON_PCI || cls->bus == DEVICE_ON_IDE))
 		args.parent = fake_device(&b->fm, &i440fx_class, NULL, NULL);
+	if (cls->bus == DEVICE_ON_IDE)
+		args.parent = fake_device(&b->fm, &piix_ide_class, args.parent, NULL);
 	give_objects(b, values, &args.n_values);
 	if (device_new(&b->dev, &b->fm.m, cls, &args, &err) < 0)
 		fail_msg("%s: %s", cls->name, err.text);
