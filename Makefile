@@ -133,6 +133,7 @@ MONITOR := \
 # The library, and the program's main file.
 VMM := \
 	vmm/board.o \
+	vmm/boot_order.o \
 	vmm/config.o \
 	vmm/control.o \
 	vmm/daemon.o \

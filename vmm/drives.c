@@ -1,10 +1,10 @@
 /* Drives of a machine: opening their images, and the devices that show them. */
 #include "block/blk.h"
 #include "devices/device.h"
+#include "devices/ide/ide.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
-#include <stdio.h>
 
 static int open_drive(struct vm *vm, const struct drive_config *c, struct error *err)
 {
@@ -68,21 +68,15 @@ struct drive *vm_find_drive(struct vm *vm, const char *id)
 static int attach_ide(struct vm *vm, struct drive *d, struct error *err)
 {
 	const struct drive_config *c = d->config;
-	char bus[16], unit[16];
-	struct prop_value values[4] = {
-		{.name = "drive", .ptr = d->blk},
-		{.name = "bus", .text = bus},
-		{.name = "unit", .text = unit},
-		{.name = "serial", .text = c->serial},
-	};
-	struct device_args args = {
-		.parent = vm->ide, .values = values, .n_values = c->serial ? 4 : 3};
+	struct ide_place place = {.channel = (unsigned)c->bus,
+				  .unit = (unsigned)c->unit,
+				  .cdrom = c->cdrom,
+				  .serial = c->serial,
+				  .bootindex = -1};
 
 	if (!c->cdrom && c->readonly)
 		return err_set(err, -EROFS, "Block node is read-only");
-	snprintf(bus, sizeof(bus), "ide.%d", c->bus);
-	snprintf(unit, sizeof(unit), "%d", c->unit);
-	return vm_add_device(vm, &d->device, c->cdrom ? "ide-cd" : "ide-hd", &args, err);
+	return piix_ide_attach(vm->ide, &place, d->blk, &d->device, err);
 }
 
 static int attach_virtio(struct vm *vm, struct drive *d, struct error *err)

@@ -1,6 +1,7 @@
 /* `info block` and `info blockstats`. */
 #include "block/blk.h"
 #include "devices/device.h"
+#include "devices/ide/ide.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@ static void print_drive(const struct drive *d, const struct blk_info *info, bool
 			struct printer *p)
 {
 	const char *id = d->config->id;
+	bool open, locked;
 
 	if (!first)
 		print_to(p, "\n");
@@ -19,8 +21,9 @@ static void print_drive(const struct drive *d, const struct blk_info *info, bool
 		print_to(p, "%s: [not inserted]\n", id);
 	if (d->device)
 		print_to(p, "    Attached to:      %s\n", d->device->id);
-	if (d->config->cdrom)
-		print_to(p, "    Removable device: not locked, tray closed\n");
+	if (d->device && ide_cd_tray(d->device, &open, &locked))
+		print_to(p, "    Removable device: %slocked, tray %s\n", locked ? "" : "not ",
+			 open ? "open" : "closed");
 	if (info->has_medium)
 		print_to(p, "    Cache mode:       %s\n", info->cache);
 	if (info->has_medium && info->backing_file)

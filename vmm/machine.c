@@ -169,12 +169,14 @@ void vm_free(struct vm *vm)
 
 int vm_reset_all(struct vm *vm)
 {
-	int ret = kvm_irqchip_reset(vm->kvm);
+	int ret;
 
-	if (ret < 0)
-		return ret;
+	/* Devices lower their lines before the interrupt chips start anew. */
 	list_for_each (pos, &vm->machine.devices)
 		device_reset(list_entry(pos, struct device, link));
+	ret = kvm_irqchip_reset(vm->kvm);
+	if (ret < 0)
+		return ret;
 	vm_reset_firmware(vm);
 	return vcpus_reset(vm->vcpus);
 }
