@@ -49,7 +49,8 @@ s64 sys_read(int fd, void *buf, size_t bytes);			   /* one call */
 s64 sys_write(int fd, const void *buf, size_t bytes);		   /* one call */
 int sys_write_all(int fd, const void *buf, size_t bytes);
 int sys_ioctl(int fd, unsigned long request, void *arg);
-int sys_eventfd(void); /* non-blocking, close-on-exec */
+int sys_ioctl_once(int fd, unsigned long request, void *arg); /* one call: -EINTR, too */
+int sys_eventfd(void);					      /* non-blocking, close-on-exec */
 int sys_file_bytes(int fd, u64 *out);
 /* Whole file into a fresh buffer (free() it); refuses more than max bytes. */
 int sys_read_file(const char *path, u64 max, u8 **out, u64 *bytes, struct error *err);

@@ -92,6 +92,13 @@ int sys_ioctl(int fd, unsigned long request, void *arg)
 	return RETRIED(ioctl(fd, request, arg));
 }
 
+int sys_ioctl_once(int fd, unsigned long request, void *arg)
+{
+	int ret = ioctl(fd, request, arg);
+
+	return ret < 0 ? -errno : ret;
+}
+
 int sys_eventfd(void)
 {
 	return RETRIED(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

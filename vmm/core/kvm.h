@@ -10,14 +10,22 @@
 #include "vmm/core/mem.h"
 
 struct kvm;
-struct kvm_regs;
-struct kvm_sregs;
+
+/* Guest-physical pages that KVM keeps for itself on Intel hosts (identity map and
+ * three pages of task state): no RAM or registers there, and e820 says reserved. */
+#define KVM_RESERVED_GPA   0xfeffc000ull
+#define KVM_RESERVED_BYTES 0x4000ull
 
 /* Open /dev/kvm, make a VM with in-kernel PIC, IOAPIC, LAPICs and PIT.  One clear
  * message when the device is missing, may not be opened, or lacks what we need. */
 int kvm_new(struct kvm **out, struct error *err);
+/* As kvm_new, of another device node (tests). */
+int kvm_new_at(struct kvm **out, const char *path, struct error *err);
+/* After the vCPUs, mem, irq and buses built on it. */
 void kvm_free(struct kvm *kvm);
+int kvm_fd(const struct kvm *kvm); /* the device */
 int kvm_vm_fd(const struct kvm *kvm);
+/* Is there the capability; its value (1 and up) to *value, which may be NULL. */
 bool kvm_has_cap(struct kvm *kvm, int cap, int *value);
 bool kvm_has_smm(struct kvm *kvm);
 
@@ -26,7 +34,13 @@ extern const struct mem_ops kvm_mem_ops;
 extern const struct irq_ops kvm_irq_ops;
 extern const struct bus_doorbell_ops kvm_pio_doorbell_ops, kvm_mmio_doorbell_ops;
 
-/* Device state in the kernel, for reset and snapshots: PIC x2, IOAPIC, PIT, clock. */
+/* PIC x2, IOAPIC and PIT back to their power-on state.  vCPUs paused, and lines of
+ * devices lowered by their own reset before. */
 int kvm_irqchip_reset(struct kvm *kvm);
+
+/* The guest's kvmclock stands still between stop and start (vcpus_pause and
+ * vcpus_resume do this). */
+void kvm_clock_stop(struct kvm *kvm);
+void kvm_clock_start(struct kvm *kvm);
 
 #endif

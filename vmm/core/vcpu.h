@@ -18,27 +18,32 @@ struct vcpus;
 /* "host", or "host,+flag,-flag,flag=off"; sockets * cores * threads == max. */
 struct cpu_options {
 	const char *model;
-	u32 cpus, sockets, cores, threads;
+	u32 cpus, sockets, cores, threads; /* cpus <= the product of the others */
 };
+/* The (x2)APIC ID of a vCPU: for the ACPI tables. */
+u32 cpu_apic_id(const struct cpu_options *opt, u32 index);
 
 /* Why a vCPU gave up; the machine pauses with internal-error or panics. */
 struct vcpu_ops {
-	/* Triple fault or reset request by KVM_EXIT_SHUTDOWN.  [vcpu] */
-	void (*triple_fault)(void *arg, struct vcpu *vcpu);
-	/* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit; text says what, registers
-	 * and code bytes have been logged.  [vcpu] */
-	void (*failed)(void *arg, struct vcpu *vcpu, const char *text);
+	/* Triple fault (KVM_EXIT_SHUTDOWN).  The vCPU stays out of KVM_RUN until it
+	 * is resumed.  The machine usually asks for a reset.  [vcpu] */
+	void (*triple_fault)(struct machine *m, struct vcpu *vcpu);
+	/* KVM_EXIT_INTERNAL_ERROR, FAIL_ENTRY, unknown exit; text says what, and has
+	 * been logged with registers and code bytes.  It stays out of KVM_RUN, too.  [vcpu] */
+	void (*failed)(struct machine *m, struct vcpu *vcpu, const char *text);
 };
 
 /* Make the vCPUs, paused, with power-on state and CPUID. */
 int vcpus_new(struct vcpus **out, struct kvm *kvm, struct machine *m, const struct cpu_options *opt,
-	      const struct vcpu_ops *ops, void *arg, struct error *err);
+	      const struct vcpu_ops *ops, struct error *err);
 /* Stops and joins the threads. */
 void vcpus_free(struct vcpus *v);
 /* Resume: every vCPU thread enters KVM_RUN.  Pause: returns when all are out of
- * it with no half-done PIO or MMIO, so that state can be read. */
+ * it with no half-done PIO or MMIO, so that state can be read.  Neither from a vCPU
+ * thread, nor with a device's lock held.  kvmclock stands still in between. */
 void vcpus_resume(struct vcpus *v);
 void vcpus_pause(struct vcpus *v);
+bool vcpus_are_paused(const struct vcpus *v);
 /* Power-on state for all (paused). */
 int vcpus_reset(struct vcpus *v);
 u32 vcpus_count(const struct vcpus *v);
@@ -52,9 +57,12 @@ int vcpu_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs);
 int vcpu_get_fpu(struct vcpu *vcpu, struct kvm_fpu *fpu);
 /* Guest virtual to physical by the vCPU's page tables; -EFAULT. */
 int vcpu_translate(struct vcpu *vcpu, u64 gva, u64 *gpa);
-int vcpu_nmi(struct vcpu *vcpu);
+int vcpu_nmi(struct vcpu *vcpu); /* paused */
 u32 vcpu_index(const struct vcpu *vcpu);
 u32 vcpu_thread_id(const struct vcpu *vcpu);
 bool vcpu_is_halted(struct vcpu *vcpu);
+u64 vcpu_exits(const struct vcpu *vcpu); /* how often it left KVM_RUN [any thread] */
+/* Log registers and the code bytes at the instruction pointer. */
+void vcpu_dump(struct vcpu *vcpu);
 
 #endif

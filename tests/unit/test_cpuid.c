@@ -1,0 +1,260 @@
+/* The guest's CPUID from made-up hosts: models, flags, topology. */
+#include "vmm/core/cpuid.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+#define INDEXED KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+
+static const struct kvm_cpuid_entry2 intel[] = {
+	{.function = 0, .eax = 0xd, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69},
+	{.function = 1, .eax = 0x306f2, .ebx = 0x800, .ecx = 1u << 0 | 1u << 28, .edx = 0x178bfbff},
+	{.function = 4, .index = 0, .flags = INDEXED, .eax = 0x121},
+	{.function = 4, .index = 1, .flags = INDEXED, .eax = 0x143},
+	{.function = 4, .index = 2, .flags = INDEXED, .eax = 0x163},
+	{.function = 4, .index = 3, .flags = INDEXED},
+	{.function = 7, .index = 0, .flags = INDEXED, .ebx = 1u << 5 | 1u << 9},
+	{.function = 0xa, .eax = 0x7300402},
+	{.function = 0xd, .index = 0, .flags = INDEXED, .eax = 7},
+	{.function = 0x40000000, .eax = 0x40000001, .ebx = 0x4b4d564b},
+	{.function = 0x40000001, .eax = 0x9},
+	{.function = 0x80000001, .edx = 1u << 29 | 1u << 20 | 1u << 11, .ecx = 1},
+	{.function = 0x80000007, .edx = 1u << 8},
+	{.function = 0x80000008, .eax = 0x3028},
+};
+static const struct kvm_cpuid_entry2 amd[] = {
+	{.function = 0, .eax = 0xd, .ebx = 0x68747541, .ecx = 0x444d4163, .edx = 0x69746e65},
+	{.function = 1, .eax = 0x800f12, .ecx = 1, .edx = 0x178bfbff},
+	{.function = 0x80000001, .edx = 1u << 29, .ecx = 1u << 22},
+	{.function = 0x80000008, .eax = 0x3028},
+	{.function = 0x8000001d, .index = 0, .flags = INDEXED, .eax = 0x121},
+	{.function = 0x8000001d, .index = 1, .flags = INDEXED, .eax = 0x163},
+	{.function = 0x8000001d, .index = 2, .flags = INDEXED},
+	{.function = 0x8000001e},
+};
+
+static struct kvm_cpuid2 *host_of(const struct kvm_cpuid_entry2 *entries, u32 n)
+{
+	struct kvm_cpuid2 *c = xalloc(sizeof(*c) + n * sizeof(*entries));
+
+	c->nent = n;
+	memcpy(c->entries, entries, n * sizeof(*entries));
+	return c;
+}
+#define HOST(entries) host_of((entries), ARRAY_LEN(entries))
+
+static struct kvm_cpuid2 *guest(const struct kvm_cpuid2 *host, const char *model)
+{
+	struct cpu_options opt = {model, 1, 1, 1, 1};
+	struct kvm_cpuid2 *c = NULL;
+	struct error err = {0};
+
+	if (cpuid_new(&c, host, &opt, &err) < 0)
+		fail_msg("%s", err.text);
+	return c;
+}
+
+static bool has(const struct kvm_cpuid2 *c, const char *name)
+{
+	struct cpuid_flag flag;
+	struct kvm_cpuid_entry2 *e;
+
+	assert_true(cpuid_flag_find(name, strlen(name), &flag));
+	e = cpuid_find(c, flag.function, flag.index);
+	return e && (*cpuid_reg_of(e, flag.reg) >> flag.bit & 1);
+}
+
+static void host_model_passes_features_on(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host");
+
+	assert_true(has(c, "avx2") && has(c, "avx") && has(c, "lm") && has(c, "kvmclock"));
+	assert_true(has(c, "hypervisor"));
+	assert_false(has(c, "invtsc")); /* unless asked for */
+	assert_int_equal(cpuid_find(c, 0x40000000, 0)->ebx, 0x4b4d564b);
+}
+
+static void flags_go_on_and_off(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c =
+		guest(host, "host,-avx2,avx=off,+invtsc,hypervisor=off,sse3=on");
+
+	assert_false(has(c, "avx2") || has(c, "avx") || has(c, "hypervisor"));
+	assert_true(has(c, "invtsc") && has(c, "pni"));
+}
+
+static void a_flag_that_the_host_lacks_stays_off(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host,+svm");
+
+	assert_false(has(c, "svm"));
+}
+
+static void refuse(const char *model, const char *text)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	struct cpu_options opt = {model, 1, 1, 1, 1};
+	struct kvm_cpuid2 *c;
+	struct error err = {0};
+
+	assert_int_equal(cpuid_new(&c, host, &opt, &err), -EINVAL);
+	if (!strstr(err.text, text))
+		fail_msg("'%s' does not say '%s'", err.text, text);
+}
+
+static void nonsense_is_refused_by_name(void **state)
+{
+	refuse("i486", "unable to find CPU model 'i486'");
+	refuse("", "unable to find CPU model ''");
+	refuse("host,+nosuch", "there is no flag 'nosuch'");
+	refuse("host,avx=maybe", "-cpu avx=maybe: expected on or off");
+	refuse("host,,avx", "a flag without a name");
+	refuse("host,+", "a flag without a name");
+	refuse("host,+svm,enforce", "Host doesn't support requested features: svm");
+}
+
+static void plain_models_hide_what_is_new(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "qemu64,+avx");
+
+	assert_true(has(c, "sse2") && has(c, "lm") && has(c, "kvmclock") && has(c, "hypervisor"));
+	assert_true(has(c, "avx")); /* asked for */
+	assert_false(has(c, "avx2") || has(c, "erms"));
+	assert_null(cpuid_find(c, 0xd, 0));
+	assert_memory_equal(&cpuid_find(c, 0x80000002, 0)->eax, "cowvm virtual CP", 16);
+}
+
+static void kvm_can_be_hidden(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host,kvm=off,pmu=off");
+
+	assert_null(cpuid_find(c, 0x40000000, 0));
+	assert_null(cpuid_find(c, 0xa, 0));
+}
+
+/* --- topology ----------------------------------------------------------------- */
+
+static void apic_ids_leave_room_for_a_power_of_two(void **state)
+{
+	struct cpu_options opt = {"host", 12, 2, 3, 2};
+	static const u32 ids[] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
+
+	for (u32 i = 0; i < 12; i++)
+		assert_int_equal(cpu_apic_id(&opt, i), ids[i]);
+	opt = (struct cpu_options){"host", 3, 3, 1, 1};
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(cpu_apic_id(&opt, i), i);
+}
+
+static void intel_leaves_tell_the_topology(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host");
+	struct cpu_options opt = {"host", 12, 2, 3, 2};
+	const struct kvm_cpuid_entry2 *e;
+
+	for (u32 i = 0; i < 12; i++)
+		cpuid_set_vcpu(c, &opt, i); /* again and again: nothing piles up */
+	e = cpuid_find(c, 1, 0);
+	assert_int_equal(e->ebx >> 24, 13);
+	assert_int_equal(e->ebx >> 16 & 0xff, 6);
+	assert_true(e->edx & 1u << 28);
+	e = cpuid_find(c, 4, 0); /* L1: the threads of a core */
+	assert_int_equal(e->eax >> 14 & 0xfff, 1);
+	assert_int_equal(e->eax >> 26, 2);
+	e = cpuid_find(c, 4, 2); /* L3: the package */
+	assert_int_equal(e->eax >> 14 & 0xfff, 5);
+	assert_int_equal(cpuid_find(c, 0xb, 0)->eax, 1);
+	assert_int_equal(cpuid_find(c, 0xb, 0)->ebx, 2);
+	assert_int_equal(cpuid_find(c, 0xb, 0)->ecx, 0x100);
+	assert_int_equal(cpuid_find(c, 0xb, 1)->eax, 3);
+	assert_int_equal(cpuid_find(c, 0xb, 1)->ebx, 6);
+	assert_int_equal(cpuid_find(c, 0xb, 1)->ecx, 0x201);
+	assert_int_equal(cpuid_find(c, 0xb, 2)->ecx, 2);
+	assert_int_equal(cpuid_find(c, 0xb, 1)->edx, 13);
+	assert_int_equal(c->nent, ARRAY_LEN(intel) + 3);
+}
+
+static void amd_leaves_tell_the_topology(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host");
+	struct cpu_options opt = {"host", 16, 2, 4, 2};
+	const struct kvm_cpuid_entry2 *e;
+
+	cpuid_set_vcpu(c, &opt, 11); /* socket 1, core 1, thread 1 */
+	assert_int_equal(cpuid_find(c, 1, 0)->ebx >> 24, 11);
+	assert_true(has(c, "cmp-legacy"));
+	e = cpuid_find(c, 0x80000008, 0);
+	assert_int_equal(e->ecx & 0xff, 7);
+	assert_int_equal(e->ecx >> 12 & 0xf, 3);
+	e = cpuid_find(c, 0x8000001d, 0);
+	assert_int_equal(e->eax >> 14 & 0xfff, 1);
+	e = cpuid_find(c, 0x8000001d, 1);
+	assert_int_equal(e->eax >> 14 & 0xfff, 7);
+	e = cpuid_find(c, 0x8000001e, 0);
+	assert_int_equal(e->eax, 11);
+	assert_int_equal(e->ebx, 0x101);
+	assert_int_equal(e->ecx, 1);
+}
+
+static void a_lone_cpu_has_no_siblings(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "max");
+	struct cpu_options opt = {"max", 1, 1, 1, 1};
+
+	cpuid_set_vcpu(c, &opt, 0);
+	assert_false(has(c, "cmp-legacy") || has(c, "ht"));
+	assert_int_equal(cpuid_find(c, 0xb, 0)->eax, 0);
+	assert_int_equal(cpuid_find(c, 0xb, 1)->ebx, 1);
+}
+
+/* Every name leads to its own bit. */
+static void flag_names_are_unique(void **state)
+{
+	struct cpuid_flag flag;
+
+	assert_true(cpuid_flag_find("tsc_deadline", 12, &flag));
+	assert_int_equal(flag.bit, 24);
+	assert_true(cpuid_flag_find("sse4_1", 6, &flag));
+	assert_int_equal(flag.bit, 19);
+	assert_true(cpuid_flag_find("ssbd", 4, &flag));
+	assert_int_equal(flag.bit, 31);
+	assert_true(cpuid_flag_find("vgif", 4, &flag));
+	assert_int_equal(flag.bit, 16);
+	assert_true(cpuid_flag_find("topoext", 7, &flag));
+	assert_int_equal(flag.bit, 22);
+	assert_true(cpuid_flag_find("kvm-asyncpf-int", 15, &flag));
+	assert_int_equal(flag.bit, 14);
+	assert_false(cpuid_flag_find("ssx", 3, &flag));
+	assert_false(cpuid_flag_find("", 0, &flag));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(host_model_passes_features_on),
+		cmocka_unit_test(flags_go_on_and_off),
+		cmocka_unit_test(a_flag_that_the_host_lacks_stays_off),
+		cmocka_unit_test(nonsense_is_refused_by_name),
+		cmocka_unit_test(plain_models_hide_what_is_new),
+		cmocka_unit_test(kvm_can_be_hidden),
+		cmocka_unit_test(apic_ids_leave_room_for_a_power_of_two),
+		cmocka_unit_test(intel_leaves_tell_the_topology),
+		cmocka_unit_test(amd_leaves_tell_the_topology),
+		cmocka_unit_test(a_lone_cpu_has_no_siblings),
+		cmocka_unit_test(flag_names_are_unique),
+	};
+
+	return cmocka_run_group_tests_name("cpuid", tests, NULL, NULL);
+}
