@@ -86,9 +86,15 @@ IMG :=
 CORE := \
 	vmm/core/bus.o \
 	vmm/core/clock.o \
+	vmm/core/cpuid.o \
+	vmm/core/cpuid_flags.o \
 	vmm/core/irq.o \
+	vmm/core/kvm.o \
+	vmm/core/kvm_irq.o \
 	vmm/core/mem.o \
-	vmm/core/state.o
+	vmm/core/state.o \
+	vmm/core/vcpu.o \
+	vmm/core/vcpu_regs.o
 
 DEVICES := \
 	devices/device.o \
@@ -163,6 +169,7 @@ UNIT_TESTS := \
 	test_bus \
 	test_chardev \
 	test_clock \
+	test_cpuid \
 	test_fiber \
 	test_file \
 	test_filter \
@@ -183,10 +190,12 @@ DEVICE_TESTS := \
 	test_serial
 # What test programs share: tests/lib/NAME.c.
 TEST_LIB := \
+	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
 	tests/lib/fake_machine.o
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \
+	guest/core_kvm \
 	image/blkio
 
 LIBS_base    := -luring

@@ -84,7 +84,7 @@ static int add_cpus(struct vm *vm, struct error *err)
 		.threads = c->threads,
 	};
 
-	return vcpus_new(&vm->vcpus, vm->kvm, &vm->machine, &options, &vm_vcpu_ops, vm, err);
+	return vcpus_new(&vm->vcpus, vm->kvm, &vm->machine, &options, &vm_vcpu_ops, err);
 }
 
 static int build(struct vm *vm, struct error *err)

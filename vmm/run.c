@@ -245,18 +245,17 @@ static void request(struct machine *m, enum machine_request what, int code)
 
 const struct machine_ops vm_machine_ops = {.request = request};
 
-static void triple_fault(void *arg, struct vcpu *vcpu)
+static void triple_fault(struct machine *m, struct vcpu *vcpu)
 {
-	struct vm *vm = arg;
+	struct vm *vm = container_of(m, struct vm, machine);
 
 	want(vm, 1u << MACHINE_RESET);
 }
 
-static void failed(void *arg, struct vcpu *vcpu, const char *text)
+static void failed(struct machine *m, struct vcpu *vcpu, const char *text)
 {
-	struct vm *vm = arg;
+	struct vm *vm = container_of(m, struct vm, machine);
 
-	log_error("CPU #%u: %s", vcpu_index(vcpu), text);
 	want(vm, WANT_FAILED);
 }
 

@@ -1,0 +1,50 @@
+/* What the vcpu*.c files share. */
+#ifndef VMM_CORE_VCPU_INT_H
+#define VMM_CORE_VCPU_INT_H
+
+#include "base/thread.h"
+#include "vmm/core/kvm.h"
+#include "vmm/core/vcpu.h"
+
+/* Power-on values of what has no fixed ones: as the kernel made them. */
+struct power_on {
+	struct kvm_lapic_state lapic;
+	struct kvm_msrs *msrs; /* all that can be read */
+};
+
+struct vcpu {
+	struct vcpus *set;   /* [const] */
+	u32 index, apic_id;  /* [const] */
+	int fd;		     /* [const] */
+	struct kvm_run *run; /* [const] pointer; contents [vcpu] but immediate_exit */
+	pthread_t thread;    /* [const] */
+	bool started;	     /* [const] */
+	u32 thread_id;	     /* [const] once vcpus_new has returned */
+	u32 signature;	     /* [const] CPUID leaf 1, EAX: EDX at reset */
+	bool stuck;	     /* [vcpu]; cleared by vcpus_resume under set->lock while parked */
+	u64 exits;	     /* [atomic] written by its thread only */
+	struct power_on power_on;
+};
+
+struct vcpus {
+	struct kvm *kvm;		       /* [const] */
+	struct machine *machine;	       /* [const] */
+	const struct vcpu_ops *ops;	       /* [const] */
+	bool has_xcrs;			       /* [const] */
+	bool has_debugregs, has_kvmclock_ctrl; /* [const] */
+	int run_bytes;			       /* [const] size of a struct kvm_run mapping */
+	u32 n;				       /* [const] */
+	struct vcpu *vcpus;		       /* [const] */
+	struct mutex lock;
+	struct cond changed;
+	u32 parked;    /* [lock] threads that wait in park() */
+	bool running;  /* [atomic] written under lock, read by vCPU threads */
+	bool quitting; /* [lock] */
+};
+
+/* Note the power-on values of a fresh vCPU. */
+int vcpu_note_power_on(struct vcpu *vcpu, struct error *err);
+/* Architectural power-on state; paused. */
+int vcpu_reset(struct vcpu *vcpu);
+
+#endif
