@@ -81,7 +81,13 @@ BLOCK := \
 	block/qcow2/write.o \
 	block/raw.o
 
-IMG :=
+IMG := \
+	block/img/check.o \
+	block/img/create.o \
+	block/img/info.o \
+	block/img/main.o \
+	block/img/options.o \
+	block/img/resize.o
 
 CORE := \
 	vmm/core/bus.o \
@@ -199,6 +205,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
+LIBS_img     := -ljansson
 LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------
@@ -231,7 +238,7 @@ $(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
 		$(LIBS_monitor) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_base)
+	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_img) $(LIBS_base)
 
 define LIBRARY
 $(O)/lib$(1).a: $$(OBJS_$(1))

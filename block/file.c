@@ -259,12 +259,15 @@ static int open_fd(const char *path, int flags, const struct open_policy *policy
 	flags |= policy->writable ? O_RDWR : O_RDONLY;
 	if (cache_is_direct(policy->cache))
 		flags |= O_DIRECT;
-	fd = sys_open(path, flags | O_NOCTTY, 0644);
+	/* Non-blocking, so that a FIFO by mistake is refused instead of waited for. */
+	fd = sys_open(path, flags | O_NOCTTY | O_NONBLOCK, 0644);
 	if (fd == -EINVAL && flags & O_DIRECT)
 		return err_set(err, fd, "Could not open '%s': filesystem does not support O_DIRECT",
 			       path);
 	if (fd < 0)
-		return err_set_errno(err, fd, "Could not open '%s'", path);
+		return err_set_errno(
+			err, fd, flags & O_CREAT ? "Could not create '%s'" : "Could not open '%s'",
+			path);
 	return fd;
 }
 

@@ -351,7 +351,7 @@ static int parse_size_argument(struct create *c, const char *text)
 				 "Invalid image size specified. Must be between 0 and %lld.",
 				 (long long)INT64_MAX);
 	img_error(c->ctx,
-		  "Invalid image size specified. You may use k, M, G, T, P or E suffixes for ");
+		  "Invalid image size specified. You may use k, M, G, T, P or E suffixes for");
 	return img_error(c->ctx,
 			 "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
 }

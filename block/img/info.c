@@ -1,6 +1,8 @@
 /* cowimg info: what an image is, for people and as JSON. */
+#define _GNU_SOURCE
 #include "block/img/img.h"
 
+#include "block/driver.h"
 #include "block/file.h"
 #include "block/image.h"
 #include "block/qcow2/qcow2.h"
@@ -14,6 +16,7 @@ struct info {
 	struct img *ctx;
 	const char *format;
 	bool json, chain, share;
+	FILE *text; /* all of a chain is shown, or nothing */
 };
 
 static u64 disk_bytes(struct image *img)
@@ -25,19 +28,19 @@ static u64 disk_bytes(struct image *img)
 	return file_allocated_bytes(img, &bytes) < 0 ? 0 : bytes;
 }
 
-static void print_qcow2(const struct qcow2_info *q)
+static void print_qcow2(FILE *out, const struct qcow2_info *q)
 {
-	printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
-	       q->version == 2 ? "0.10" : "1.1", q->compression_type ? "zstd" : "zlib");
+	fprintf(out, "Format specific information:\n    compat: %s\n    compression type: %s\n",
+		q->version == 2 ? "0.10" : "1.1", q->compression_type ? "zstd" : "zlib");
 	if (q->version >= 3)
-		printf("    lazy refcounts: %s\n", q->lazy_refcounts ? "true" : "false");
-	printf("    refcount bits: %u\n", q->refcount_bits);
+		fprintf(out, "    lazy refcounts: %s\n", q->lazy_refcounts ? "true" : "false");
+	fprintf(out, "    refcount bits: %u\n", q->refcount_bits);
 	if (q->version >= 3)
-		printf("    corrupt: %s\n    extended l2: %s\n", q->corrupt ? "true" : "false",
-		       q->extended_l2 ? "true" : "false");
+		fprintf(out, "    corrupt: %s\n    extended l2: %s\n",
+			q->corrupt ? "true" : "false", q->extended_l2 ? "true" : "false");
 }
 
-static void print_human(struct image *img)
+static void print_human(FILE *out, struct image *img)
 {
 	struct qcow2_info q = {0};
 	bool qcow2 = img->driver == &qcow2_driver;
@@ -47,24 +50,24 @@ static void print_human(struct image *img)
 	img_format_size(disk, disk_bytes(img));
 	if (qcow2)
 		qcow2_get_info(img, &q);
-	printf("image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
-	       img->name, img->driver->name, size, (unsigned long long)img->bytes, disk);
+	fprintf(out, "image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
+		img->name, img->driver->name, size, (unsigned long long)img->bytes, disk);
 	if (qcow2)
-		printf("cluster_size: %u\n", q.cluster_bytes);
+		fprintf(out, "cluster_size: %u\n", q.cluster_bytes);
 	if (q.dirty)
-		printf("cleanly shut down: no\n");
+		fprintf(out, "cleanly shut down: no\n");
 	if (img->backing_name) {
 		AUTO_FREE char *path = image_resolve_name(img->name, img->backing_name);
 
-		printf("backing file: %s", img->backing_name);
+		fprintf(out, "backing file: %s", img->backing_name);
 		if (strcmp(path, img->backing_name))
-			printf(" (actual path: %s)", path);
-		printf("\n");
+			fprintf(out, " (actual path: %s)", path);
+		fputc('\n', out);
 		if (img->backing_format)
-			printf("backing file format: %s\n", img->backing_format);
+			fprintf(out, "backing file format: %s\n", img->backing_format);
 	}
 	if (qcow2)
-		print_qcow2(&q);
+		print_qcow2(out, &q);
 }
 
 static json_t *qcow2_json(const struct qcow2_info *q)
@@ -139,7 +142,7 @@ static int show(struct info *o, const char *name, const char *format, json_t *li
 	if (list)
 		json_array_append_new(list, image_json(img));
 	else
-		print_human(img);
+		print_human(o->text, img);
 	if (img->backing_name)
 		*next = image_resolve_name(img->name, img->backing_name);
 	if (img->backing_format)
@@ -168,7 +171,7 @@ static int show_chain(struct info *o, const char *file, json_t *list)
 				goto out;
 			}
 		if (n && !list)
-			printf("\n");
+			fputc('\n', o->text);
 		code = show(o, name, format, list, &next, &next_format);
 		seen[n++] = name;
 		free(format);
@@ -191,8 +194,17 @@ out:
 static int run(struct info *o, const char *file)
 {
 	json_t *list = o->json ? json_array() : NULL;
-	int code = show_chain(o, file, list);
+	char *text = NULL;
+	size_t bytes = 0;
+	int code;
 
+	o->text = open_memstream(&text, &bytes);
+	assert(o->text);
+	code = show_chain(o, file, list);
+	fclose(o->text);
+	if (code == IMG_OK)
+		fputs(text, stdout);
+	free(text);
 	if (!list)
 		return code;
 	if (code == IMG_OK)

@@ -78,7 +78,7 @@ static int open_and_run(struct resize *o)
 /* "-10M" is a size, not options: take it off before getopt sees it. */
 static const char *take_size(int *argc, char **argv)
 {
-	return *argc > 1 ? argv[--*argc] : NULL;
+	return *argc > 2 ? argv[--*argc] : NULL;
 }
 
 int img_resize(struct img *ctx, int argc, char **argv)
