@@ -314,6 +314,13 @@ build/demo/base.qcow2: $(DEMO_RECIPE)
 	configs/install-packages demo
 	configs/demo/build $(@D)
 
+# Figures against the reference on this machine: pairs of runs, medians, ratios.
+.PHONY: bench
+bench:
+	configs/install-packages build bench
+	+$(MAKE) --no-print-directory BUILD=release all build/release/tests/bench/blkbench
+	tests/bench/run
+
 # A Debian guest on this terminal, serial console and monitor.
 .PHONY: demo
 demo:
