@@ -173,6 +173,7 @@ VMM_MAIN :=
 UNIT_TESTS := \
 	test_blk \
 	test_bus \
+	test_chain \
 	test_chardev \
 	test_clock \
 	test_cpuid \

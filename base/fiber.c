@@ -317,6 +317,45 @@ void fiber_sleep_ns(struct fiber *f, u64 ns)
 		fiber_suspend(f);
 }
 
+/* --- fresh stacks ---------------------------------------------------------- */
+
+size_t fiber_stack_left(const struct fiber *f)
+{
+	char *here = __builtin_frame_address(0);
+
+	assert(f->state == FIBER_RUNNING);
+	return (size_t)(here - ((char *)f->mapping + GUARD_BYTES));
+}
+
+struct fresh_call {
+	struct fiber *caller;
+	int (*fn)(struct fiber *f, void *arg);
+	void *arg;
+	int result;
+	bool done;
+};
+
+static void run_fresh_call(struct fiber *f, void *arg)
+{
+	struct fresh_call *c = arg;
+
+	c->result = c->fn(f, c->arg);
+	c->done = true;
+	fiber_wake(c->caller);
+}
+
+int fiber_call(struct fiber *f, int (*fn)(struct fiber *f, void *arg), void *arg)
+{
+	struct fresh_call c = {.caller = f, .fn = fn, .arg = arg};
+	int ret = fiber_spawn(f->loop, run_fresh_call, &c);
+
+	if (ret < 0)
+		return ret;
+	while (!c.done)
+		fiber_suspend(f);
+	return c.result;
+}
+
 /* --- queues and mutexes ---------------------------------------------------- */
 
 void fiber_queue_init(struct fiber_queue *q)

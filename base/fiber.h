@@ -20,6 +20,13 @@ int fiber_spawn(struct loop *loop, fiber_fn *fn, void *arg);
 
 struct loop *fiber_loop(struct fiber *f);
 
+/* Bytes of stack that the running fiber has left; recursion over what comes from
+ * images or users asks, and goes on with fiber_call when it gets short. */
+size_t fiber_stack_left(const struct fiber *f);
+/* Run fn(arg) on a fresh stack and suspend until it returns; its result, or
+ * -ENOMEM. */
+int fiber_call(struct fiber *f, int (*fn)(struct fiber *f, void *arg), void *arg);
+
 /* Suspend until fiber_wake; wakes do not count up, so re-check the condition. */
 void fiber_suspend(struct fiber *f);
 /* Make a suspended fiber runnable (loop thread only; not from other threads:

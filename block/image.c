@@ -13,11 +13,12 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#define HEAD_BYTES 2048 /* what probing sees */
-#define MAX_DEPTH  200	/* backing images; a longer chain is taken for an attack */
-#define ZERO_CHUNK (64 * KiB)
-#define ZERO_PAGE  4096
-#define SLICE_ROOM 16 /* vector entries on the stack */
+#define HEAD_BYTES    2048 /* what probing sees */
+#define MAX_DEPTH     200  /* backing images; a longer chain is taken for an attack */
+#define ZERO_CHUNK    (64 * KiB)
+#define ZERO_PAGE     4096
+#define SLICE_ROOM    16	 /* vector entries on the stack */
+#define STACK_RESERVE (20 * KiB) /* more than one image and the file under it take */
 
 /* In the order of probing; raw takes what nobody else claims. */
 static const struct image_driver *const drivers[] = {
@@ -106,13 +107,31 @@ static void note_growth(struct image *img, u64 end)
 		img->bytes = end;
 }
 
+struct read_call {
+	struct image *img;
+	u64 goff;
+	const struct iovec *iov;
+	unsigned n;
+};
+
+static int read_on_fresh_stack(struct fiber *f, void *arg)
+{
+	struct read_call *c = arg;
+
+	return c->img->driver->read(f, c->img, c->goff, c->iov, c->n);
+}
+
 int image_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n)
 {
+	struct read_call call = {img, goff, iov, n};
 	u64 bytes = iov_bytes(iov, n);
 	int ret = check_range(img, goff, bytes);
 
 	if (ret < 0 || !bytes)
 		return ret;
+	/* Reads recurse down the chain, whose length the images decide. */
+	if (unlikely(fiber_stack_left(f) < STACK_RESERVE))
+		return fiber_call(f, read_on_fresh_stack, &call);
 	return img->driver->read(f, img, goff, iov, n);
 }
 

@@ -61,7 +61,7 @@ static int raw_head_allowed(struct fiber *f, struct image *img, u64 goff, const 
 	u8 head[SECTOR_BYTES];
 	int ret = 0;
 
-	if (goff)
+	if (goff || iov_bytes(iov, n) < sizeof(head))
 		ret = image_pread(f, img->below, 0, head, sizeof(head));
 	if (ret < 0)
 		return ret;

@@ -305,6 +305,15 @@ static int qcow2_probe(const u8 *head, size_t bytes)
 	return version >= 2 ? 100 : 0;
 }
 
+static int qcow2_create_plain(struct fiber *f, struct image *file, u64 bytes, const char *backing,
+			      const char *backing_format, struct error *err)
+{
+	const struct qcow2_create_options opt = {
+		.bytes = bytes, .backing_file = backing, .backing_format = backing_format};
+
+	return qcow2_create(f, file, &opt, err);
+}
+
 void qcow2_get_info(struct image *img, struct qcow2_info *out)
 {
 	struct qcow2 *q = to_qcow2(img);
@@ -327,6 +336,7 @@ const struct image_driver qcow2_driver = {
 	.name = "qcow2",
 	.state_size = sizeof(struct qcow2),
 	.probe = qcow2_probe,
+	.create = qcow2_create_plain,
 	.open = qcow2_open,
 	.read = qcow2_read,
 	.write = qcow2_write,

@@ -68,7 +68,11 @@ static inline bool uring_works(void)
 	__extension__({                                                                            \
 		const struct CMUnitTest on_threads_[] = {LIST(ON_THREADS)};                        \
 		const struct CMUnitTest on_uring_[] = {LIST(ON_URING)};                            \
-		int failed_ = cmocka_run_group_tests_name("threads", on_threads_, NULL, NULL);     \
+		int failed_;                                                                       \
+                                                                                                   \
+		/* A failure inside a fiber must not jump off its stack. */                        \
+		setenv("CMOCKA_TEST_ABORT", "1", 1);                                               \
+		failed_ = cmocka_run_group_tests_name("threads", on_threads_, NULL, NULL);         \
                                                                                                    \
 		if (uring_works())                                                                 \
 			failed_ += cmocka_run_group_tests_name("io_uring", on_uring_, NULL, NULL); \

@@ -304,6 +304,34 @@ static void switches_are_counted_for_nosuspend(void **state)
 	assert_true(ran);
 }
 
+static int recurse(struct fiber *f, void *arg)
+{
+	volatile u8 frame[600];
+	u32 *left = arg;
+	int below;
+
+	frame[0] = (u8)*left;
+	if (!*left)
+		return 0;
+	--*left;
+	below = fiber_stack_left(f) < 8 * KiB ? fiber_call(f, recurse, left) : recurse(f, left);
+	assert_int_equal(frame[0], (u8)(below + 1));
+	return below + 1;
+}
+
+static void recurse_deeply(struct fiber *f, void *arg)
+{
+	*(int *)arg = recurse(f, &(u32){5000});
+}
+
+static void recursion_goes_on_on_fresh_stacks(void **state)
+{
+	int depth = 0;
+
+	assert_int_equal(loop_run_fiber(*state, recurse_deeply, &depth), 0);
+	assert_int_equal(depth, 5000);
+}
+
 static void sleep_a_little(struct fiber *f, void *arg)
 {
 	u64 start = now_ns();
@@ -328,6 +356,7 @@ static void sleeping_takes_at_least_the_time_asked_for(void **state)
 		X(adjacent_ranges_do_not_exclude_each_other),                                      \
 		X(more_fibers_than_are_pooled_come_and_go),                                        \
 		X(each_fiber_keeps_its_own_rounding_mode), X(switches_are_counted_for_nosuspend),  \
+		X(recursion_goes_on_on_fresh_stacks),                                              \
 		X(sleeping_takes_at_least_the_time_asked_for)
 
 int main(void)

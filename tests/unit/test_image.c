@@ -65,7 +65,7 @@ static void raw_images_round_up_to_sectors_and_keep_to_their_size(void **state)
 	assert_int_equal(loop_run_fiber(*state, use_odd_sized_raw, NULL), 0);
 }
 
-static void guard_probed_head(struct fiber *f, void *arg)
+static void write_signature(struct fiber *f, void *arg)
 {
 	struct open_policy probed = {.writable = true};
 	struct open_policy named = {.writable = true, .format = "raw"};
@@ -78,6 +78,12 @@ static void guard_probed_head(struct fiber *f, void *arg)
 	assert_int_equal(image_pwrite(f, img, 0, sector, sizeof(sector)), 0);
 	memcpy(sector, "harmless", 8);
 	assert_int_equal(image_pwrite(f, img, 0, sector, sizeof(sector)), 0);
+	/* Another format's signature, in one write or in two. */
+	memcpy(sector, "QFI\373\0\0\0\3", 8);
+	assert_int_equal(image_pwrite(f, img, 0, sector, sizeof(sector)), -EPERM);
+	assert_int_equal(image_pwrite(f, img, 0, sector, 2), 0);
+	assert_int_equal(image_pwrite(f, img, 2, sector + 2, 6), -EPERM);
+	assert_int_equal(image_pwrite(f, img, 512, sector, 512), 0);
 	assert_int_equal(image_close(f, img), 0);
 	img = open_ok(f, name, &named);
 	memcpy(sector, "QFI\373\0\0\0\3", 8);
@@ -86,9 +92,9 @@ static void guard_probed_head(struct fiber *f, void *arg)
 	unlink(name);
 }
 
-static void a_named_raw_image_may_hold_anything(void **state)
+static void only_a_named_raw_image_may_take_another_formats_signature(void **state)
 {
-	assert_int_equal(loop_run_fiber(*state, guard_probed_head, NULL), 0);
+	assert_int_equal(loop_run_fiber(*state, write_signature, NULL), 0);
 }
 
 static void open_with_unknown_format(struct fiber *f, void *arg)
@@ -229,8 +235,8 @@ static void backing_names_are_relative_to_their_overlay(void **state)
 
 #define TESTS(X)                                                                                   \
 	X(raw_images_round_up_to_sectors_and_keep_to_their_size),                                  \
-		X(a_named_raw_image_may_hold_anything), X(an_unknown_format_is_named),             \
-		X(zeros_are_written_where_nothing_cheaper_exists),                                 \
+		X(only_a_named_raw_image_may_take_another_formats_signature),                      \
+		X(an_unknown_format_is_named), X(zeros_are_written_where_nothing_cheaper_exists),  \
 		X(reads_beyond_a_short_backing_image_give_zeros),                                  \
 		X(backing_names_are_relative_to_their_overlay)
 
