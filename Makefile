@@ -66,6 +66,8 @@ BLOCK := \
 	block/qcow2/batch.o \
 	block/qcow2/cache.o \
 	block/qcow2/check.o \
+	block/qcow2/check_count.o \
+	block/qcow2/check_fix.o \
 	block/qcow2/commit.o \
 	block/qcow2/create.o \
 	block/qcow2/discard.o \
@@ -187,6 +189,7 @@ UNIT_TESTS := \
 	test_mem \
 	test_monitor \
 	test_options \
+	test_qcow2_model \
 	test_state \
 	test_virtq
 DEVICE_TESTS := \
@@ -199,7 +202,8 @@ DEVICE_TESTS := \
 TEST_LIB := \
 	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
-	tests/lib/fake_machine.o
+	tests/lib/fake_machine.o \
+	tests/lib/mem_image.o
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \
 	guest/core_kvm \

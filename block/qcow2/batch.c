@@ -32,7 +32,7 @@ int batch_add(struct batch *b, u64 hoff, u32 bytes, struct piece **out)
 		return ret;
 	p = &b->pieces[b->n];
 	*p = (struct piece){.hoff = hoff, .bytes = bytes};
-	p->data = try_alloc_aligned(bytes, MIN(bytes, 4096u));
+	p->data = try_alloc_aligned(bytes, bytes < 4096 ? 512 : 4096);
 	if (!p->data)
 		return -ENOMEM;
 	b->n++;

@@ -287,6 +287,25 @@ int qcow2_commit(struct fiber *f, struct qcow2 *q)
 	return q->commit_result;
 }
 
+int qcow2_commit_all(struct fiber *f, struct qcow2 *q)
+{
+	int ret = 0;
+
+	/* Freed clusters take a second round for their lowered refcounts, an old
+	 * refcount table a third. */
+	q->closing = true;
+	for (int round = 0; round < 8 && ret == 0; round++) {
+		q->commit_refcounts = true;
+		ret = qcow2_commit(f, q);
+		if (!commit_is_needed(q))
+			break;
+	}
+	if (ret == 0 && commit_is_needed(q)) /* refcounts could not be lowered */
+		ret = -EIO;
+	q->closing = false;
+	return ret;
+}
+
 static void forget_runs(struct list *runs)
 {
 	struct list *pos;

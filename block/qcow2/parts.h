@@ -96,6 +96,8 @@ int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 /* --- commit.c --- */
 /* Make everything written and linked so far durable.  Suspends. */
 int qcow2_commit(struct fiber *f, struct qcow2 *q);
+/* The same for all there is: lazy and lowered refcounts too. */
+int qcow2_commit_all(struct fiber *f, struct qcow2 *q);
 bool commit_is_needed(const struct qcow2 *q);
 void commit_forget(struct qcow2 *q); /* drop what is pending, after corruption */
 int file_sync(struct fiber *f, struct qcow2 *q);

@@ -221,10 +221,9 @@ static int repair_dirty(struct fiber *f, struct qcow2 *q, struct error *err)
 	ret = qcow2_check(f, &q->img, &req, err);
 	if (ret < 0)
 		return err_prefix(err, "Could not repair dirty image");
-	if (req.result.corruptions > req.result.corruptions_fixed || req.result.check_errors)
+	if (req.result.corruptions || req.result.check_errors)
 		return err_set(err, -EIO, "Could not repair dirty image: %llu corruptions left",
-			       (unsigned long long)(req.result.corruptions -
-						    req.result.corruptions_fixed));
+			       (unsigned long long)req.result.corruptions);
 	return 0;
 }
 
@@ -255,30 +254,14 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 
 /* --- close --- */
 
-/* Commits until nothing is left: freed clusters take a second round for their
- * lowered refcounts, an old refcount table a third. */
-static int commit_all(struct fiber *f, struct qcow2 *q)
-{
-	int ret = 0;
-
-	q->closing = true;
-	for (int round = 0; round < 8 && ret == 0; round++) {
-		q->commit_refcounts = true;
-		ret = qcow2_commit(f, q);
-		if (!commit_is_needed(q))
-			break;
-	}
-	return ret;
-}
-
 static int qcow2_close(struct fiber *f, struct image *img)
 {
 	struct qcow2 *q = to_qcow2(img);
 	int ret = 0;
 
 	if (!q->corrupt && q->writing && !q->check_only) {
-		ret = commit_all(f, q);
-		if (ret == 0 && !commit_is_needed(q))
+		ret = qcow2_commit_all(f, q);
+		if (ret == 0)
 			ret = header_set_incompatible(f, q, INCOMPAT_DIRTY, false);
 	}
 	assert(list_empty(&q->ios));

@@ -175,9 +175,9 @@ static int do_check(struct fiber *f, struct blkio *b, struct error *err)
 	       (unsigned long long)r->total_clusters);
 	if (ret < 0)
 		return ret;
-	if (r->corruptions > r->corruptions_fixed || r->check_errors)
+	if (r->corruptions || r->check_errors)
 		return err_set(err, -EUCLEAN, "corruptions");
-	return r->leaks > r->leaks_fixed ? err_set(err, -EUCLEAN, "leaks") : 0;
+	return r->leaks ? err_set(err, -EUCLEAN, "leaks") : 0;
 }
 
 static int request(struct fiber *f, struct blkio *b, struct error *err)

@@ -1,0 +1,49 @@
+/* A check under way; shared by check*.c.  Thread: the image's loop. */
+#ifndef BLOCK_QCOW2_CHECK_H
+#define BLOCK_QCOW2_CHECK_H
+
+#include "block/qcow2/parts.h"
+
+/* References are counted for so many clusters at a time: 256 MiB of counts.
+ * A larger file takes more passes over its metadata. */
+#define CHECK_WINDOW (64 * MiB)
+
+struct check {
+	struct qcow2 *q;
+	struct check_request *req;
+	u64 clusters; /* of the file */
+	u32 *counts;  /* of clusters [first, first + n); stick at UINT32_MAX */
+	u64 first, n;
+	u8 *l2, *block; /* scratch, a cluster each */
+	bool quiet;	/* a further pass: messages and figures are out already */
+	bool structure; /* count the refcount structure too */
+	bool rebuild;	/* the refcount structure is beyond repair in place */
+	bool changed;	/* something was written */
+	u64 highest;	/* cluster in use */
+};
+
+void check_line(struct check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* One more corruption, with a line about it. */
+#define check_corrupt(c, ...)                                                                      \
+	do {                                                                                       \
+		if ((c)->quiet)                                                                    \
+			break;                                                                     \
+		(c)->req->result.corruptions++;                                                    \
+		check_line((c), __VA_ARGS__);                                                      \
+	} while (0)
+
+/* --- check_count.c --- */
+/* Count every reference to clusters of the window.  Suspends. */
+int check_count(struct fiber *f, struct check *c);
+
+/* --- check_fix.c --- */
+/* Compare counts of the window with the refcounts, repair what may be repaired
+ * in place.  Suspends. */
+int check_compare(struct fiber *f, struct check *c);
+/* Compare COPIED flags of the active tables with the refcounts.  Suspends. */
+int check_copied(struct fiber *f, struct check *c);
+/* Write a new refcount structure from the counts, at the end of the file, and
+ * switch the header to it.  Suspends. */
+int check_rebuild(struct fiber *f, struct check *c, struct error *err);
+
+#endif

@@ -1,0 +1,206 @@
+/* Counting the references of an image: header, L1 and L2 tables, clusters of the
+ * active state and of every snapshot, snapshot table, refcount structure.
+ * Thread: the image's loop. */
+#include "block/qcow2/check.h"
+
+#include <errno.h>
+
+/* Count the clusters that [hoff, hoff + bytes) touches. */
+static void count(struct check *c, u64 hoff, u64 bytes)
+{
+	const struct qcow2 *q = c->q;
+	u64 from, to, file = q->img.below->bytes, end;
+
+	if (!bytes)
+		return;
+	if (!add_ok(hoff, bytes, &end) || (end > file && end - file > q->cluster_bytes)) {
+		check_corrupt(c,
+			      "ERROR: counting reference for region exceeding the end of the file "
+			      "by one cluster or more: offset 0x%llx size 0x%llx",
+			      (unsigned long long)hoff, (unsigned long long)bytes);
+		return;
+	}
+	from = MAX(hoff >> q->cluster_bits, c->first);
+	to = MIN(((end - 1) >> q->cluster_bits) + 1, c->first + c->n);
+	for (u64 i = from; i < to; i++)
+		if (c->counts[i - c->first] != UINT32_MAX)
+			c->counts[i - c->first]++;
+}
+
+/* --- L2 tables --- */
+
+static void count_compressed(struct check *c, u64 entry)
+{
+	const struct qcow2 *q = c->q;
+	u32 shift = 62 - (q->cluster_bits - 8);
+	u64 hoff = entry & (((u64)1 << shift) - 1);
+	u64 sectors = (entry >> shift & (((u64)1 << (q->cluster_bits - 8)) - 1)) + 1;
+
+	if (entry & ENTRY_COPIED)
+		check_corrupt(c,
+			      "ERROR: coffset=0x%llx: copied flag must never be set for "
+			      "compressed clusters",
+			      (unsigned long long)hoff);
+	count(c, align_down(hoff, 512), sectors * 512);
+}
+
+static void note_fragment(struct check *c, u64 entry, u64 *next)
+{
+	struct check_result *r = &c->req->result;
+	u64 hoff = entry & ENTRY_HOFF;
+
+	if (c->quiet)
+		return;
+	r->allocated_clusters++;
+	if (entry & ENTRY_COMPRESSED) {
+		r->compressed_clusters++;
+		r->fragmented_clusters++; /* by nature */
+		return;
+	}
+	if (*next && *next != hoff)
+		r->fragmented_clusters++;
+	*next = hoff + c->q->cluster_bytes;
+}
+
+static void count_entry(struct check *c, u64 entry, bool active, u64 *next)
+{
+	const struct qcow2 *q = c->q;
+	u64 hoff = entry & ENTRY_HOFF;
+	enum extent_kind kind = l2_kind(q, entry);
+
+	if (kind == EXTENT_COMPRESSED) {
+		count_compressed(c, entry);
+	} else if (kind == EXTENT_HOLE || !hoff) {
+		return;
+	} else if (!is_aligned(hoff, q->cluster_bytes)) {
+		check_corrupt(c,
+			      "ERROR offset=%llx: %s is not properly aligned; L2 entry corrupted.",
+			      (unsigned long long)hoff,
+			      kind == EXTENT_ZERO ? "Preallocated zero cluster" : "Data cluster");
+		return;
+	} else {
+		count(c, hoff, q->cluster_bytes);
+	}
+	if (active)
+		note_fragment(c, entry, next);
+}
+
+static int count_l2(struct fiber *f, struct check *c, u64 hoff, bool active)
+{
+	u64 next = 0;
+	int ret = qcow2_pread(f, c->q->img.below, hoff, c->l2, c->q->cluster_bytes);
+
+	if (ret < 0) {
+		check_line(c, "ERROR: I/O error in check_refcounts_l2");
+		c->req->result.check_errors++;
+		return ret;
+	}
+	for (u32 i = 0; i < c->q->l2_entries; i++)
+		count_entry(c, load_be64(c->l2 + i * 8ull), active, &next);
+	return 0;
+}
+
+/* --- L1 tables --- */
+
+static int count_l1_entry(struct fiber *f, struct check *c, u64 entry, bool active)
+{
+	const struct qcow2 *q = c->q;
+	u64 hoff = entry & ENTRY_HOFF;
+
+	if (!hoff)
+		return 0;
+	if (!is_aligned(hoff, q->cluster_bytes)) {
+		check_corrupt(c,
+			      "ERROR l2_offset=%llx: Table is not cluster aligned; L1 entry "
+			      "corrupted",
+			      (unsigned long long)hoff);
+		return 0;
+	}
+	count(c, hoff, q->cluster_bytes);
+	if (hoff >= q->img.below->bytes)
+		return 0; /* reads as zeros: nothing in it */
+	return count_l2(f, c, hoff, active);
+}
+
+/* An L1 table as it lies on disk, a part at a time. */
+static int count_l1(struct fiber *f, struct check *c, u64 l1_hoff, u32 entries, bool active)
+{
+	u8 part[1024];
+	int ret = 0;
+
+	count(c, l1_hoff, entries * 8ull);
+	for (u32 i = 0; i < entries && ret == 0; i += sizeof(part) / 8) {
+		u32 n = MIN(entries - i, (u32)(sizeof(part) / 8));
+
+		ret = qcow2_pread(f, c->q->img.below, l1_hoff + i * 8ull, part, n * 8ull);
+		if (ret < 0) {
+			check_line(c, "ERROR: I/O error in check_refcounts_l1");
+			c->req->result.check_errors++;
+		}
+		for (u32 k = 0; k < n && ret == 0; k++)
+			ret = count_l1_entry(f, c, load_be64(part + k * 8ull), active);
+	}
+	return ret;
+}
+
+/* --- the refcount structure --- */
+
+static void count_block(struct check *c, u32 b)
+{
+	const struct qcow2 *q = c->q;
+	u64 hoff = q->reftable[b] & REFTABLE_HOFF;
+	u64 cluster = hoff >> q->cluster_bits;
+
+	if (!hoff)
+		return;
+	if (!is_aligned(hoff, q->cluster_bytes)) {
+		check_corrupt(c,
+			      "ERROR refcount block %u is not cluster aligned; refcount table "
+			      "entry corrupted",
+			      b);
+		c->rebuild = true;
+		return;
+	}
+	if (cluster >= c->clusters) {
+		check_corrupt(c, "ERROR refcount block %u is outside image", b);
+		c->rebuild = true;
+		return;
+	}
+	count(c, hoff, q->cluster_bytes);
+	if (cluster >= c->first && cluster < c->first + c->n &&
+	    c->counts[cluster - c->first] != 1) {
+		check_corrupt(c, "ERROR refcount block %u refcount=%u", b,
+			      c->counts[cluster - c->first]);
+		c->rebuild = true;
+	}
+}
+
+static void count_structure(struct check *c)
+{
+	struct qcow2 *q = c->q;
+
+	if (q->reftable_bad) {
+		check_corrupt(c, "ERROR refcount table is invalid");
+		c->rebuild = true;
+		return;
+	}
+	count(c, q->reftable_hoff, (u64)q->reftable_clusters << q->cluster_bits);
+	for (u32 b = 0; b < q->reftable_n; b++)
+		count_block(c, b);
+}
+
+int check_count(struct fiber *f, struct check *c)
+{
+	struct qcow2 *q = c->q;
+	int ret;
+
+	memset(c->counts, 0, c->n * sizeof(*c->counts));
+	count(c, 0, q->cluster_bytes);
+	ret = count_l1(f, c, q->l1_hoff, q->l1_entries, true);
+	for (u32 i = 0; i < q->snapshot_count && ret == 0; i++)
+		ret = count_l1(f, c, q->snapshots[i].l1_hoff, q->snapshots[i].l1_entries, false);
+	count(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
+	if (c->structure && ret == 0)
+		count_structure(c);
+	return ret;
+}
