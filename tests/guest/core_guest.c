@@ -21,6 +21,7 @@ static void port_write(void *owner, u64 off, unsigned size, u64 value)
 	case PORT_TEXT:
 		if (len + 1 < sizeof(t->text))
 			t->text[len] = (char)value;
+		t->letters++;
 		break;
 	case PORT_DONE:
 		t->done++;
@@ -151,13 +152,14 @@ void tm_stop(struct test_machine *t)
 void tm_wait_for(struct test_machine *t, const u32 *what, u32 least)
 {
 	u64 deadline = now_ns() + 30 * (u64)NS_PER_SEC;
-	bool in_time = true;
+	bool in_time = true, late;
 
 	mutex_lock(&t->lock);
 	while (*what < least && !t->failures && in_time)
 		in_time = cond_wait_until(&t->changed, &t->lock, deadline);
+	late = *what < least;
 	mutex_unlock(&t->lock);
-	if (*what < least)
+	if (late)
 		fail_msg("%s; the guest said '%s'", in_time ? "a vCPU failed" : "no answer in time",
 			 t->text);
 }
@@ -165,5 +167,17 @@ void tm_wait_for(struct test_machine *t, const u32 *what, u32 least)
 u32 tm_wait(struct test_machine *t)
 {
 	tm_wait_for(t, &t->done, ++t->expected);
+	LOCK_SCOPE(&t->lock);
 	return t->done_value;
+}
+
+void tm_wait_text(struct test_machine *t)
+{
+	tm_wait_for(t, &t->letters, 1);
+}
+
+u32 tm_seq(struct test_machine *t)
+{
+	LOCK_SCOPE(&t->lock);
+	return t->seq;
 }

@@ -39,6 +39,7 @@ struct test_machine {
 	struct mutex lock; /* of the device */
 	struct cond changed;
 	char text[256];		     /* [lock] */
+	u32 letters;		     /* [lock] */
 	u32 done, expected;	     /* [lock] how often the guest said so, and tm_wait waited */
 	u32 done_value;		     /* [lock] */
 	u32 seq, seq_errors;	     /* [lock] */
@@ -52,6 +53,9 @@ struct test_machine *tm_start(const u8 *code, const u8 *end, u32 cpus);
 void tm_stop(struct test_machine *t);
 /* Wait for the guest's next word on PORT_DONE; returns it. */
 u32 tm_wait(struct test_machine *t);
+/* Wait until it has said something on PORT_TEXT since the start. */
+void tm_wait_text(struct test_machine *t);
+u32 tm_seq(struct test_machine *t); /* what the next in of PORT_SEQ gives */
 /* Wait until *what, which the device's lock protects, is `least` or more. */
 void tm_wait_for(struct test_machine *t, const u32 *what, u32 least);
 #define TM_START(name, cpus) tm_start(guest_##name, guest_##name##_end, (cpus))

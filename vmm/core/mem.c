@@ -88,10 +88,10 @@ void mem_free(struct mem *mem)
 
 static void store_entry(struct entry *e, const struct mem_region *r)
 {
-	__atomic_store_n(&e->gpa, r->gpa, __ATOMIC_RELAXED);
-	__atomic_store_n(&e->bytes, r->bytes, __ATOMIC_RELAXED);
-	__atomic_store_n(&e->host, r->host, __ATOMIC_RELAXED);
-	__atomic_store_n(&e->region, (struct mem_region *)(uintptr_t)r, __ATOMIC_RELAXED);
+	__atomic_store_n(&e->gpa, r->gpa, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->bytes, r->bytes, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->host, r->host, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->region, (struct mem_region *)(uintptr_t)r, __ATOMIC_RELEASE);
 }
 
 static u32 sorted_mapped(struct mem *mem, struct mem_region *out[MAX_REGIONS])
@@ -118,31 +118,31 @@ static void rebuild_table(struct mem *mem)
 	u32 seq = __atomic_load_n(&mem->seq, __ATOMIC_RELAXED);
 
 	lock_assert(&mem->lock);
-	/* Partner of the loads in lookup(): a reader that sees one of the new
-	 * values sees the odd counter, too. */
+	/* Partners: lookup() and scan_table().  The odd counter is visible before
+	 * any new value (each is a release), and a reader that saw a new value (an
+	 * acquire) sees it when it looks at the counter again. */
 	__atomic_store_n(&mem->seq, seq + 1, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	__atomic_store_n(&mem->n_entries, n, __ATOMIC_RELEASE);
 	for (u32 i = 0; i < n; i++)
 		store_entry(&mem->table[i], sorted[i]);
-	__atomic_store_n(&mem->n_entries, n, __ATOMIC_RELAXED);
 	__atomic_store_n(&mem->seq, seq + 2, __ATOMIC_RELEASE);
 }
 
 static bool scan_table(struct mem *mem, u64 gpa, struct entry *out)
 {
-	u32 n = __atomic_load_n(&mem->n_entries, __ATOMIC_RELAXED);
+	u32 n = __atomic_load_n(&mem->n_entries, __ATOMIC_ACQUIRE);
 
 	for (u32 i = 0; i < n; i++) {
 		struct entry *e = &mem->table[i];
-		u64 start = __atomic_load_n(&e->gpa, __ATOMIC_RELAXED);
-		u64 bytes = __atomic_load_n(&e->bytes, __ATOMIC_RELAXED);
+		u64 start = __atomic_load_n(&e->gpa, __ATOMIC_ACQUIRE);
+		u64 bytes = __atomic_load_n(&e->bytes, __ATOMIC_ACQUIRE);
 
 		if (gpa < start || gpa - start >= bytes)
 			continue;
 		out->gpa = start;
 		out->bytes = bytes;
-		out->host = __atomic_load_n(&e->host, __ATOMIC_RELAXED);
-		out->region = __atomic_load_n(&e->region, __ATOMIC_RELAXED);
+		out->host = __atomic_load_n(&e->host, __ATOMIC_ACQUIRE);
+		out->region = __atomic_load_n(&e->region, __ATOMIC_ACQUIRE);
 		return true;
 	}
 	return false;
@@ -158,7 +158,6 @@ static bool lookup(struct mem *mem, u64 gpa, struct entry *out)
 		if (unlikely(seq & 1))
 			continue;
 		found = scan_table(mem, gpa, out);
-		__atomic_thread_fence(__ATOMIC_ACQUIRE);
 		if (likely(__atomic_load_n(&mem->seq, __ATOMIC_RELAXED) == seq))
 			return found;
 	}
