@@ -125,6 +125,11 @@ DEVICES := \
 	devices/pci_msix.o \
 	devices/registry.o \
 	devices/serial.o \
+	devices/vga/vga.o \
+	devices/vga/vga_dispi.o \
+	devices/vga/vga_mem.o \
+	devices/vga/vga_regs.o \
+	devices/vga/vga_text.o \
 	devices/virtio/blk.o \
 	devices/virtio/pci.o \
 	devices/virtio/queue.o \
@@ -197,7 +202,8 @@ DEVICE_TESTS := \
 	test_every_class \
 	test_fwcfg \
 	test_pci \
-	test_serial
+	test_serial \
+	test_vga
 # What test programs share: tests/lib/NAME.c.
 TEST_LIB := \
 	tests/guest/core_guest.o \

@@ -5,11 +5,12 @@
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
 #include "devices/serial.h"
+#include "devices/vga/vga.h"
 #include "devices/virtio/blk.h"
 
 const struct device_class *const device_classes[] = {
-	&fwcfg_class,	 &i440fx_class, &ide_cd_class,	   &ide_hd_class,
-	&piix_ide_class, &serial_class, &virtio_blk_class, NULL,
+	&fwcfg_class,  &i440fx_class, &ide_cd_class,	 &ide_hd_class, &piix_ide_class,
+	&serial_class, &vga_class,    &virtio_blk_class, NULL,
 };
 
 const struct device_class *device_class_find(const char *name)
