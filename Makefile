@@ -136,9 +136,16 @@ DEVICES := \
 	devices/virtio/regs.o
 
 FIRMWARE := \
+	firmware/acpi.o \
+	firmware/acpi_loader.o \
+	firmware/aml.o \
+	firmware/blob.o \
 	firmware/bzimage.o \
+	firmware/e820.o \
 	firmware/linuxboot.o \
-	firmware/multiboot.o
+	firmware/multiboot.o \
+	firmware/seabios.o \
+	firmware/smbios.o
 
 MONITOR := \
 	monitor/commands.o \
@@ -200,6 +207,7 @@ UNIT_TESTS := \
 DEVICE_TESTS := \
 	test_ata \
 	test_every_class \
+	test_firmware \
 	test_fwcfg \
 	test_pci \
 	test_serial \
@@ -273,6 +281,14 @@ $(O)/gen/linuxboot_rom.inc: firmware/linuxboot_rom.S Makefile
 	$(LD) -m elf_i386 -Ttext 0 --oformat binary -o $(@:.inc=.bin) $(@:.inc=.o)
 	od -An -v -tx1 $(@:.inc=.bin) | sed 's/ \(..\)/0x\1,/g' >$@
 $(O)/firmware/linuxboot.o: $(O)/gen/linuxboot_rom.inc
+
+# ACPI machine language, as bytes for a C array.
+$(O)/gen/firmware/dsdt.hex: firmware/dsdt.asl Makefile
+	@mkdir -p $(@D)
+	iasl -p $(O)/gen/firmware/dsdt $< >$(O)/gen/firmware/dsdt.log || \
+		{ cat $(O)/gen/firmware/dsdt.log; exit 1; }
+	od -An -v -tx1 $(O)/gen/firmware/dsdt.aml | sed 's/ \(..\)/0x\1,/g' >$@
+$(O)/firmware/acpi.o: $(O)/gen/firmware/dsdt.hex
 
 .PHONY: tests
 tests: $(TEST_BINS) $(TOOL_BINS)

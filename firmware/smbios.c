@@ -1,0 +1,303 @@
+/* SMBIOS 2.8 tables: what dmidecode shows of the machine.
+ *
+ * DMTF DSP0134, chapters 5 (entry point) and 7 (structures).  Handed over as
+ * "etc/smbios/smbios-tables" and "-anchor"; the BIOS places them and fills in the
+ * address and checksums, or smbios_place does. */
+#include "base/bytes.h"
+#include "firmware/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define TABLES_FILE "etc/smbios/smbios-tables"
+#define ANCHOR_FILE "etc/smbios/smbios-anchor"
+
+#define PLACE_END 0x100000ull
+
+#define DIMM_BYTES_MAX (16 * GiB) /* of one memory device */
+#define MAX_STRINGS    6
+
+/* Handles: 0x100 * type, from which instances are numbered. */
+#define HANDLE(type) ((u16)((type) << 8))
+
+struct anchor {
+	char signature[4];
+	u8 checksum, bytes, major, minor;
+	le16 max_structure;
+	u8 revision, formatted[5];
+	char dmi_signature[5];
+	u8 dmi_checksum;
+	le16 table_bytes;
+	le32 table_gpa;
+	le16 structures;
+	u8 bcd_revision;
+} __attribute__((packed));
+_Static_assert(sizeof(struct anchor) == 31, "SMBIOS entry point");
+
+struct builder {
+	struct blob tables;
+	unsigned structures, max_bytes;
+	size_t start; /* of the structure under way */
+	const char *strings[MAX_STRINGS];
+	unsigned n_strings;
+};
+
+/* --- structures --------------------------------------------------------------- */
+
+static void begin(struct builder *b, u8 type, u16 handle, u8 bytes)
+{
+	b->start = blob_put_zeros(&b->tables, bytes);
+	b->n_strings = 0;
+	b->tables.data[b->start] = type;
+	b->tables.data[b->start + 1] = bytes;
+	store_le16(b->tables.data + b->start + 2, handle);
+}
+
+static u8 *at(struct builder *b, size_t off)
+{
+	return b->tables.data + b->start + off;
+}
+
+static void set_string(struct builder *b, size_t off, const char *text)
+{
+	assert(b->n_strings < MAX_STRINGS && *text);
+	b->strings[b->n_strings++] = text;
+	*at(b, off) = (u8)b->n_strings;
+}
+
+static void end(struct builder *b)
+{
+	for (unsigned i = 0; i < b->n_strings; i++)
+		blob_put(&b->tables, b->strings[i], strlen(b->strings[i]) + 1);
+	if (!b->n_strings)
+		blob_put_u8(&b->tables, 0);
+	blob_put_u8(&b->tables, 0);
+	b->structures++;
+	b->max_bytes = MAX(b->max_bytes, (unsigned)(b->tables.bytes - b->start));
+}
+
+static void put_bios(struct builder *b)
+{
+	begin(b, 0, HANDLE(0), 0x18);
+	set_string(b, 4, "cowvm");
+	set_string(b, 5, COWVM_VERSION);
+	store_le16(at(b, 6), 0xe800); /* segment */
+	set_string(b, 8, "01/01/2024");
+	store_le64(at(b, 0xa), 8); /* characteristics are not supported, */
+	*at(b, 0x13) = 0x14;	   /* but: virtual machine, targeted content */
+	*at(b, 0x14) = *at(b, 0x15) = 0;
+	*at(b, 0x16) = *at(b, 0x17) = 0xff;
+	end(b);
+}
+
+/* The first three fields are stored little-endian, see 7.2.1. */
+static void set_uuid(u8 *to, const u8 *uuid)
+{
+	static const u8 order[16] = {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15};
+
+	for (unsigned i = 0; i < 16; i++)
+		to[i] = uuid[order[i]];
+}
+
+static void put_system(struct builder *b, const struct firmware_options *opt)
+{
+	begin(b, 1, HANDLE(1), 0x1b);
+	set_string(b, 4, "cowvm");
+	set_string(b, 5, "PC (i440FX + PIIX)");
+	set_string(b, 6, COWVM_VERSION);
+	if (opt->uuid)
+		set_uuid(at(b, 8), opt->uuid);
+	*at(b, 0x18) = 6; /* woken by the power switch */
+	end(b);
+}
+
+static void put_chassis(struct builder *b)
+{
+	begin(b, 3, HANDLE(3), 0x16);
+	set_string(b, 4, "cowvm");
+	*at(b, 5) = 1; /* other */
+	set_string(b, 6, COWVM_VERSION);
+	*at(b, 9) = *at(b, 0xa) = *at(b, 0xb) = 3; /* boot, power, thermal: safe */
+	*at(b, 0xc) = 2;			   /* security: unknown */
+	end(b);
+}
+
+static void put_cpu(struct builder *b, unsigned socket, u32 cores, u32 threads)
+{
+	char name[24];
+
+	snprintf(name, sizeof(name), "CPU %u", socket);
+	begin(b, 4, (u16)(HANDLE(4) + socket), 0x2a);
+	set_string(b, 4, name);
+	*at(b, 5) = 3; /* central processor */
+	*at(b, 6) = 1; /* family: other */
+	set_string(b, 7, "cowvm");
+	set_string(b, 0x10, COWVM_VERSION);
+	*at(b, 0x18) = 0x41;	      /* populated, enabled */
+	*at(b, 0x19) = 1;	      /* upgrade: other */
+	memset(at(b, 0x1a), 0xff, 6); /* no cache structures */
+	*at(b, 0x23) = *at(b, 0x24) = (u8)MIN(cores, 255u);
+	*at(b, 0x25) = (u8)MIN(cores * threads, 255u);
+	store_le16(at(b, 0x26), 4); /* 64 bits */
+	store_le16(at(b, 0x28), 2); /* family, again: unknown */
+	end(b);
+}
+
+static void put_cpus(struct builder *b, const struct machine *m, const struct firmware_options *opt)
+{
+	u32 cores = MAX(opt->cores, 1u), threads = MAX(opt->threads, 1u);
+	u32 sockets = DIV_ROUND_UP(m->cpus, cores * threads);
+
+	for (u32 i = 0; i < sockets; i++)
+		put_cpu(b, i, cores, threads);
+}
+
+/* --- memory ------------------------------------------------------------------- */
+
+static unsigned dimms_of(const struct machine *m)
+{
+	return (unsigned)DIV_ROUND_UP(m->ram_below_4g + m->ram_above_4g, DIMM_BYTES_MAX);
+}
+
+static void put_array(struct builder *b, const struct machine *m)
+{
+	u64 bytes = m->ram_below_4g + m->ram_above_4g;
+
+	begin(b, 16, HANDLE(16), 0x17);
+	*at(b, 4) = 1; /* location: other */
+	*at(b, 5) = 3; /* system memory */
+	*at(b, 6) = 6; /* multi-bit error correction */
+	if (bytes < 2 * TiB) {
+		store_le32(at(b, 7), (u32)(bytes / KiB));
+	} else {
+		store_le32(at(b, 7), 0x80000000); /* see the extended field */
+		store_le64(at(b, 0xf), bytes);
+	}
+	store_le16(at(b, 0xb), 0xfffe); /* no error structure */
+	store_le16(at(b, 0xd), (u16)dimms_of(m));
+	end(b);
+}
+
+static void put_dimm(struct builder *b, unsigned i, u64 bytes)
+{
+	char name[24];
+
+	snprintf(name, sizeof(name), "DIMM %u", i);
+	begin(b, 17, (u16)(HANDLE(17) + i), 0x28);
+	store_le16(at(b, 4), HANDLE(16));
+	store_le16(at(b, 6), 0xfffe);
+	memset(at(b, 8), 0xff, 4); /* widths unknown */
+	store_le16(at(b, 0xc), (u16)(bytes / MiB));
+	*at(b, 0xe) = 9; /* DIMM */
+	set_string(b, 0x10, name);
+	*at(b, 0x12) = 7;	    /* type: RAM */
+	store_le16(at(b, 0x13), 2); /* detail: other */
+	set_string(b, 0x17, "cowvm");
+	end(b);
+}
+
+static void put_dimms(struct builder *b, const struct machine *m)
+{
+	u64 left = m->ram_below_4g + m->ram_above_4g;
+
+	for (unsigned i = 0; left; i++) {
+		u64 bytes = MIN(left, (u64)DIMM_BYTES_MAX);
+
+		put_dimm(b, i, bytes);
+		left -= bytes;
+	}
+}
+
+static void put_mapping(struct builder *b, unsigned i, u64 gpa, u64 bytes)
+{
+	begin(b, 19, (u16)(HANDLE(19) + i), 0x1f);
+	if (gpa + bytes <= 4 * TiB) {
+		store_le32(at(b, 4), (u32)(gpa / KiB));
+		store_le32(at(b, 8), (u32)((gpa + bytes) / KiB - 1));
+	} else {
+		memset(at(b, 4), 0xff, 8);
+		store_le64(at(b, 0xf), gpa);
+		store_le64(at(b, 0x17), gpa + bytes - 1);
+	}
+	store_le16(at(b, 0xc), HANDLE(16));
+	*at(b, 0xe) = 1; /* one device wide */
+	end(b);
+}
+
+static void put_memory(struct builder *b, const struct machine *m)
+{
+	put_array(b, m);
+	put_dimms(b, m);
+	put_mapping(b, 0, 0, m->ram_below_4g);
+	if (m->ram_above_4g)
+		put_mapping(b, 1, 4 * GiB, m->ram_above_4g);
+}
+
+/* --- handing over ------------------------------------------------------------- */
+
+static void sum_anchor(struct anchor *a)
+{
+	size_t dmi = offsetof(struct anchor, dmi_signature);
+
+	a->checksum = a->dmi_checksum = 0;
+	a->dmi_checksum = (u8)-firmware_sum((u8 *)a + dmi, sizeof(*a) - dmi);
+	a->checksum = (u8)-firmware_sum(a, sizeof(*a));
+}
+
+static void add_anchor(struct firmware *f, const struct builder *b)
+{
+	struct anchor a = {
+		.signature = {'_', 'S', 'M', '_'},
+		.bytes = sizeof(a),
+		.major = 2,
+		.minor = 8,
+		.max_structure = le16_of((u16)b->max_bytes),
+		.dmi_signature = {'_', 'D', 'M', 'I', '_'},
+		.table_bytes = le16_of((u16)b->tables.bytes),
+		.structures = le16_of((u16)b->structures),
+		.bcd_revision = 0x28,
+	};
+
+	assert(b->tables.bytes <= UINT16_MAX);
+	sum_anchor(&a);
+	fwcfg_add_file(f->fw, ANCHOR_FILE, &a, sizeof(a));
+}
+
+void smbios_add_files(struct firmware *f, const struct firmware_options *opt)
+{
+	struct builder b = {.structures = 0};
+
+	put_bios(&b);
+	put_system(&b, opt);
+	put_chassis(&b);
+	put_cpus(&b, f->machine, opt);
+	put_memory(&b, f->machine);
+	begin(&b, 32, HANDLE(32), 0xb); /* boot status: no errors */
+	end(&b);
+	begin(&b, 127, HANDLE(127), 4); /* end of table */
+	end(&b);
+	add_anchor(f, &b);
+	fwcfg_add_file(f->fw, TABLES_FILE, b.tables.data, b.tables.bytes);
+	blob_fini(&b.tables);
+}
+
+int smbios_place(struct firmware *f, u64 *next)
+{
+	struct mem *mem = f->machine->mem;
+	size_t anchor_bytes, bytes;
+	const void *tables = fwcfg_file(f->fw, TABLES_FILE, &bytes);
+	const void *anchor = fwcfg_file(f->fw, ANCHOR_FILE, &anchor_bytes);
+	u64 gpa = align_up(*next, 16);
+	struct anchor a;
+	int ret;
+
+	assert(tables && anchor && anchor_bytes == sizeof(a));
+	memcpy(&a, anchor, sizeof(a));
+	*next = gpa + align_up(sizeof(a), 16) + bytes;
+	if (*next > PLACE_END)
+		return -ENOSPC;
+	a.table_gpa = le32_of((u32)(gpa + align_up(sizeof(a), 16)));
+	sum_anchor(&a);
+	ret = mem_write(mem, gpa, &a, sizeof(a));
+	return ret < 0 ? ret : mem_write(mem, le32_get(a.table_gpa), tables, bytes);
+}
