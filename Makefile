@@ -211,13 +211,15 @@ DEVICE_TESTS := \
 	test_fwcfg \
 	test_pci \
 	test_serial \
-	test_vga
+	test_vga \
+	test_virtio_pci
 # What test programs share: tests/lib/NAME.c.
 TEST_LIB := \
 	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
 	tests/lib/fake_machine.o \
-	tests/lib/mem_image.o
+	tests/lib/mem_image.o \
+	tests/lib/virtio_guest.o
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \
 	guest/core_kvm \
