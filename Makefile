@@ -212,6 +212,7 @@ DEVICE_TESTS := \
 	test_pci \
 	test_serial \
 	test_vga \
+	test_virtio_blk \
 	test_virtio_pci
 # What test programs share: tests/lib/NAME.c.
 TEST_LIB := \

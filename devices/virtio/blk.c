@@ -185,9 +185,9 @@ static void trim_front(struct iovec **iov, unsigned *n, size_t bytes)
 }
 
 /* Cut the last byte off a vector. */
-static struct iovec take_last_byte(const struct iovec *iov, unsigned *n)
+static struct iovec take_last_byte(struct iovec *iov, unsigned *n)
 {
-	struct iovec *last = (struct iovec *)&iov[*n - 1];
+	struct iovec *last = &iov[*n - 1];
 	struct iovec byte = {(u8 *)last->iov_base + last->iov_len - 1, 1};
 
 	if (--last->iov_len == 0)
@@ -290,8 +290,8 @@ static void submit_range(struct vblk_req *r, u32 type, const struct iovec *iov, 
 /* A request was popped into r: false when it is not one. */
 static bool submit(struct vblk_req *r, const struct virtq_chain *c)
 {
-	struct iovec *out = r->iov;
-	unsigned n_out = c->n_out;
+	struct iovec *out = c->out.iov;
+	unsigned n_out = c->out.n;
 	u8 header[HEADER_BYTES];
 	u32 type;
 	u64 sector;
@@ -300,8 +300,8 @@ static bool submit(struct vblk_req *r, const struct virtq_chain *c)
 		return false;
 	r->head = c->head;
 	r->written = (u32)MIN(c->in_bytes, (u64)UINT32_MAX);
-	r->in = r->iov + c->n_out;
-	r->n_in = c->v.n - c->n_out;
+	r->in = c->in.iov;
+	r->n_in = c->in.n;
 	r->status = take_last_byte(r->in, &r->n_in);
 	iov_copy_from(out, n_out, 0, header, sizeof(header));
 	trim_front(&out, &n_out, HEADER_BYTES);
@@ -325,7 +325,7 @@ static bool submit(struct vblk_req *r, const struct virtq_chain *c)
 static int serve_one(struct vblk_queue *q)
 {
 	struct vblk_req *r = pool_get(q);
-	struct virtq_chain c = {.v = {.iov = r->iov, .room = q->vq->max_size + VIRTQ_SPARE_IOV}};
+	struct virtq_chain c = {.iov = r->iov, .room = q->vq->max_size + VIRTQ_SPARE_IOV};
 	int ret = virtq_pop(q->vq, &c);
 
 	if (ret <= 0) {

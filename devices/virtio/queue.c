@@ -154,11 +154,15 @@ void virtq_stop(struct virtq *q)
 
 /* --- taking requests --------------------------------------------------------- */
 
-/* A descriptor's memory, at the end of the chain's vectors. */
+/* A descriptor's memory, at the end of the chain's vectors.  Readable and writable
+ * parts are mapped apart: neighbours of one kind share a vector. */
 static int add_memory(struct virtq *q, struct virtq_chain *c, const struct desc *d)
 {
 	bool writes = d->flags & DESC_WRITE;
 	u64 end;
+
+	if (writes && !c->in_bytes)
+		c->in = (struct mem_iov){.iov = c->iov + c->out.n, .room = c->room - c->out.n};
 
 	if (!d->bytes)
 		return fail(q, "descriptor of no bytes");
@@ -167,15 +171,10 @@ static int add_memory(struct virtq *q, struct virtq_chain *c, const struct desc 
 	if (c->out_bytes + c->in_bytes + d->bytes > CHAIN_MAX_BYTES)
 		return fail(q, "request of more than 4 GiB");
 	if (!add_ok(d->addr, d->bytes, &end) ||
-	    mem_map_iov(q->mem, d->addr, d->bytes, writes, &c->v) < 0)
+	    mem_map_iov(q->mem, d->addr, d->bytes, writes, writes ? &c->in : &c->out) < 0)
 		return fail(q, "buffer at 0x%llx, %u bytes, is not usable memory",
 			    (unsigned long long)d->addr, d->bytes);
-	if (writes) {
-		c->in_bytes += d->bytes;
-	} else {
-		c->n_out = c->v.n;
-		c->out_bytes += d->bytes;
-	}
+	*(writes ? &c->in_bytes : &c->out_bytes) += d->bytes;
 	return 0;
 }
 
@@ -258,7 +257,8 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 		return 0;
 	if (n > q->size)
 		return fail(q, "%u requests in a queue of %u", n, q->size);
-	c->v.n = c->n_out = 0;
+	c->out = (struct mem_iov){.iov = c->iov, .room = c->room};
+	c->in = (struct mem_iov){.iov = c->iov};
 	c->out_bytes = c->in_bytes = 0;
 	c->head = load_u16(q->avail_host + RING_ENTRIES + (size_t)slot * AVAIL_ENTRY,
 			   __ATOMIC_RELAXED);

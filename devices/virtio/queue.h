@@ -42,11 +42,12 @@ struct virtq {
 
 extern const struct state_field virtq_state[];
 
-/* A request.  v.iov and v.room are the caller's; the first n_out vectors are read
- * by the device, those after them are written. */
+/* A request: what the device reads, then what it writes, in vectors that are the
+ * caller's (iov, room) and that neighbours in memory share. */
 struct virtq_chain {
-	struct mem_iov v;
-	unsigned n_out;
+	struct iovec *iov;
+	unsigned room;
+	struct mem_iov out, in; /* in iov, one after the other */
 	u64 out_bytes, in_bytes;
 	u16 head;
 };

@@ -35,7 +35,8 @@ static int setup(void **state)
 	assert_int_equal(mem_new(&b->mem, NULL, NULL, &err), 0);
 	assert_int_equal(mem_add(b->mem, &r, &ram, &err), 0);
 	assert_int_equal(mem_add(b->mem, &r, &more, &err), 0);
-	b->c.v = (struct mem_iov){.iov = b->iov, .room = ARRAY_LEN(b->iov)};
+	b->c.iov = b->iov;
+	b->c.room = ARRAY_LEN(b->iov);
 	virtq_init(&b->q, b->mem, QUEUE_SIZE);
 	vring_init(&b->d, b->mem, RING_GPA, QUEUE_SIZE);
 	virtq_set_legacy_page(&b->q, RING_GPA / 4096);
@@ -74,8 +75,9 @@ static const struct vring_buf three[] = {
 static void expect_three(struct bed *b)
 {
 	assert_int_equal(virtq_pop(&b->q, &b->c), 1);
-	assert_int_equal(b->c.n_out, 1);
-	assert_int_equal(b->c.v.n, 3);
+	assert_int_equal(b->c.out.n, 1);
+	assert_int_equal(b->c.in.n, 2);
+	assert_ptr_equal(b->c.in.iov, b->iov + 1);
 	assert_int_equal(b->c.out_bytes, 16);
 	assert_int_equal(b->c.in_bytes, 1025);
 	for (unsigned i = 0; i < 3; i++) {
@@ -104,6 +106,23 @@ static void a_chain_is_popped_and_pushed(void **state)
 	assert_int_equal(head, 5);
 	assert_int_equal(written, 1025);
 	assert_false(virtq_flush(&b->q)); /* nothing new */
+}
+
+static void neighbours_share_a_vector_but_not_across_directions(void **state)
+{
+	static const struct vring_buf row[] = {{DATA_GPA, 16, 0},
+					       {DATA_GPA + 16, 100, 0},
+					       {DATA_GPA + 116, 50, VRING_WRITE},
+					       {DATA_GPA + 166, 1, VRING_WRITE}};
+	struct bed *b = *state;
+
+	assert_int_equal(virtq_start(&b->q, false, false), 0);
+	vring_add(&b->d, 0, row, 4);
+	assert_int_equal(virtq_pop(&b->q, &b->c), 1);
+	assert_int_equal(b->c.out_bytes, 116);
+	assert_int_equal(b->c.in_bytes, 51);
+	assert_ptr_equal(b->c.in.iov[0].iov_base, mem_ptr_rw(b->mem, DATA_GPA + 116, 1));
+	assert_ptr_equal(b->c.out.iov[0].iov_base, mem_ptr_rw(b->mem, DATA_GPA, 1));
 }
 
 static void an_indirect_chain_is_the_same(void **state)
@@ -339,8 +358,9 @@ static void check_vectors(struct bed *b)
 	u8 *low = mem_ptr_rw(b->mem, 0, RAM_BYTES), *high = mem_ptr_rw(b->mem, HOLE_GPA, RAM_BYTES);
 	u64 total = 0;
 
-	assert_true(b->c.v.n >= 1 && b->c.v.n <= b->c.v.room && b->c.n_out <= b->c.v.n);
-	for (unsigned i = 0; i < b->c.v.n; i++) {
+	assert_true(b->c.out.n + b->c.in.n >= 1 && b->c.out.n + b->c.in.n <= b->c.room);
+	assert_int_equal(!b->c.in.n, !b->c.in_bytes);
+	for (unsigned i = 0; i < b->c.out.n + b->c.in.n; i++) {
 		u8 *p = b->iov[i].iov_base;
 		size_t n = b->iov[i].iov_len;
 
@@ -381,6 +401,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_chain_is_popped_and_pushed, setup, teardown),
+		cmocka_unit_test_setup_teardown(neighbours_share_a_vector_but_not_across_directions,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(an_indirect_chain_is_the_same, setup, teardown),
 		cmocka_unit_test_setup_teardown(indices_wrap_around, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_interrupt_flag_is_honoured, setup, teardown),
