@@ -16,6 +16,7 @@ def disk(tmp_path):
 
 
 def log_in(vm):
+    vm.serial.expect("Booting .Debian kernel", BOOT)    # GRUB, on the serial port too
     vm.serial.expect("login: ", BOOT)
     vm.serial.send("root\r")
     vm.serial.expect("# ")
