@@ -105,6 +105,7 @@ CORE := \
 	vmm/core/vcpu_regs.o
 
 DEVICES := \
+	devices/debug.o \
 	devices/device.o \
 	devices/fwcfg.o \
 	devices/i440fx.o \
@@ -159,6 +160,7 @@ MONITOR := \
 # The library, and the program's main file.
 VMM := \
 	vmm/board.o \
+	vmm/boot.o \
 	vmm/boot_order.o \
 	vmm/config.o \
 	vmm/control.o \
@@ -180,7 +182,7 @@ VMM := \
 	vmm/run.o \
 	vmm/streams.o \
 	vmm/user_devices.o
-VMM_MAIN :=
+VMM_MAIN := vmm/main.o
 
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each
 # linked with every library of ours (the linker takes what it needs).
@@ -206,6 +208,7 @@ UNIT_TESTS := \
 	test_virtq
 DEVICE_TESTS := \
 	test_ata \
+	test_debug \
 	test_every_class \
 	test_firmware \
 	test_fwcfg \

@@ -1,6 +1,7 @@
 /* Every device class there is, one line each, in order of name.
  *
  * There are no constructors and no linker sets: this list is the truth. */
+#include "devices/debug.h"
 #include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
@@ -9,8 +10,17 @@
 #include "devices/virtio/blk.h"
 
 const struct device_class *const device_classes[] = {
-	&fwcfg_class,  &i440fx_class, &ide_cd_class,	 &ide_hd_class, &piix_ide_class,
-	&serial_class, &vga_class,    &virtio_blk_class, NULL,
+	&debug_exit_class,
+	&debugcon_class,
+	&fwcfg_class,
+	&i440fx_class,
+	&ide_cd_class,
+	&ide_hd_class,
+	&piix_ide_class,
+	&serial_class,
+	&vga_class,
+	&virtio_blk_class,
+	NULL,
 };
 
 const struct device_class *device_class_find(const char *name)
