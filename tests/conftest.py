@@ -23,6 +23,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "full_kvm: the guest needs a KVM with VT-x or SVM")
     config.addinivalue_line("markers", "any_kvm: the guest runs on a paravirtual KVM too")
     config.addinivalue_line("markers", "host: never nested; starts what it needs by itself")
+    config.addinivalue_line("markers", "no_kvm: needs no KVM at all")
     config.addinivalue_line("markers", "limit(seconds): time limit of this test")
 
 

@@ -56,15 +56,15 @@ static bool wants_vga(const struct config *c)
 
 static int add_debugcon(struct vm *vm, const struct frontend_config *f, struct error *err)
 {
-	struct prop_value chardev = {.name = "chardev"};
-	struct device_args args = {.values = &chardev, .n_values = 1};
+	struct prop_value values[] = {{.name = "chardev"}, {.name = "iobase", .text = "0x402"}};
+	struct device_args args = {.values = values, .n_values = ARRAY_LEN(values)};
 	struct chardev *stream;
 	struct device *dev;
 	int ret = vm_stream_for(vm, &stream, "debugcon", f, err);
 
 	if (ret < 0 || !stream)
 		return ret;
-	chardev.ptr = stream;
+	values[0].ptr = stream;
 	return vm_add_device(vm, &dev, "isa-debugcon", &args, err);
 }
 
@@ -73,7 +73,8 @@ int vm_add_board(struct vm *vm, struct error *err)
 	int ret = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(parts) && ret == 0; i++)
-		if (!parts[i].is_vga || wants_vga(vm->config))
+		if (device_class_find(parts[i].driver) &&
+		    (!parts[i].is_vga || wants_vga(vm->config)))
 			ret = add_part(vm, &parts[i], err);
 	if (ret == 0)
 		ret = vm_add_serials(vm, err);

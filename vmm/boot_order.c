@@ -8,6 +8,7 @@
 #include "devices/ide/ide.h"
 #include "devices/pci.h"
 #include "firmware/linuxboot.h"
+#include "vmm/vm.h"
 
 #include <stdio.h>
 
@@ -19,17 +20,6 @@ struct boot_entry {
 	u32 index;
 	char path[96];
 };
-
-/* The value of a device's "bootindex" property; false: it has none. */
-static bool boot_index(const struct device *dev, u32 *out)
-{
-	for (const struct prop *p = dev->cls->props; p && p->name; p++)
-		if (!strcmp(p->name, "bootindex") && p->kind == PROP_KIND_U32) {
-			*out = *(const u32 *)((const char *)dev + p->offset);
-			return *out != UINT32_MAX;
-		}
-	return false;
-}
 
 static bool device_path(const struct device *dev, char *to, size_t room)
 {
@@ -76,7 +66,8 @@ char *boot_order_text(const struct machine *m, bool has_kernel, bool strict)
 	list_for_each (pos, &m->devices) {
 		const struct device *dev = list_entry(pos, struct device, link);
 
-		if (boot_index(dev, &e.index) && device_path(dev, e.path, sizeof(e.path)))
+		e.index = vm_device_u32(dev, "bootindex");
+		if (e.index != UINT32_MAX && device_path(dev, e.path, sizeof(e.path)))
 			insert(entries, &n, &e);
 	}
 	for (unsigned i = 0; i <= n; i++) {

@@ -55,6 +55,16 @@ int vm_nmi(struct vm *vm, u32 cpu, struct error *err)
 	return ret < 0 ? err_set_errno(err, ret, "CPU#%u: cannot send NMI", cpu) : 0;
 }
 
+int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
+{
+	return err_set(err, -ENODEV, "there is no keyboard");
+}
+
+int vm_system_powerdown(struct vm *vm, struct error *err)
+{
+	return err_set(err, -ENODEV, "there is no power button");
+}
+
 /* --- memory and ports ------------------------------------------------------------ */
 
 int vm_read_physical(struct vm *vm, u64 gpa, void *buf, size_t bytes, struct error *err)

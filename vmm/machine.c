@@ -149,7 +149,7 @@ void vm_free(struct vm *vm)
 
 	if (vm->state == RUN_RUNNING)
 		vm_stop_as(vm, RUN_SHUTDOWN);
-	vm_release_drives(vm);
+	vm_release_devices(vm);
 	/* The vCPUs end before what their handlers reach. */
 	if (vm->vcpus)
 		vcpus_free(vm->vcpus);

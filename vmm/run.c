@@ -64,18 +64,28 @@ static void tell(struct vm *vm)
 
 /* --- stopping and starting ------------------------------------------------------ */
 
-static void pause_devices(struct vm *vm)
+/* Queues stop, requests in flight are waited for, new ones are held. */
+static void hold_devices(struct vm *vm)
 {
+	assert(!vm->devices_held);
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
 		if (dev->cls->pause)
 			dev->cls->pause(dev);
 	}
+	list_for_each (pos, &vm->drives)
+		blk_drain_begin(list_entry(pos, struct drive, link)->blk);
+	vm->devices_held = true;
 }
 
-static void resume_devices(struct vm *vm)
+void vm_release_devices(struct vm *vm)
 {
+	if (!vm->devices_held)
+		return;
+	vm->devices_held = false;
+	list_for_each (pos, &vm->drives)
+		blk_drain_end(list_entry(pos, struct drive, link)->blk);
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
@@ -84,31 +94,12 @@ static void resume_devices(struct vm *vm)
 	}
 }
 
-/* Wait for requests in flight, and hold new ones until vm_release_drives. */
-static void hold_drives(struct vm *vm)
-{
-	assert(!vm->drives_held);
-	list_for_each (pos, &vm->drives)
-		blk_drain_begin(list_entry(pos, struct drive, link)->blk);
-	vm->drives_held = true;
-}
-
-void vm_release_drives(struct vm *vm)
-{
-	if (!vm->drives_held)
-		return;
-	list_for_each (pos, &vm->drives)
-		blk_drain_end(list_entry(pos, struct drive, link)->blk);
-	vm->drives_held = false;
-}
-
 void vm_stop_as(struct vm *vm, enum run_state state)
 {
 	assert(state != RUN_RUNNING);
 	if (vm->state == RUN_RUNNING) {
 		vcpus_pause(vm->vcpus);
-		pause_devices(vm);
-		hold_drives(vm);
+		hold_devices(vm);
 		clock_stop(vm->machine.clock);
 	}
 	if (vm->state == state)
@@ -121,8 +112,7 @@ static void go(struct vm *vm)
 {
 	assert(vm->state != RUN_RUNNING);
 	clock_start(vm->machine.clock);
-	vm_release_drives(vm);
-	resume_devices(vm);
+	vm_release_devices(vm);
 	vm->state = RUN_RUNNING;
 	vcpus_resume(vm->vcpus);
 	tell(vm);
@@ -171,8 +161,6 @@ static int reset(struct vm *vm)
 
 	if (running)
 		vm_stop_as(vm, RUN_PAUSED);
-	/* Devices wait for their requests in flight. */
-	vm_release_drives(vm);
 	ret = vm_reset_all(vm);
 	if (ret < 0) {
 		log_error("cannot reset the machine: %s", strerror(-ret));

@@ -28,6 +28,15 @@ static const struct prop *find_prop(const struct device_class *cls, const char *
 	return NULL;
 }
 
+u32 vm_device_u32(const struct device *dev, const char *name)
+{
+	const struct prop *p = find_prop(dev->cls, name);
+
+	if (!p || p->kind != PROP_KIND_U32)
+		return UINT32_MAX;
+	return *(const u32 *)((const char *)dev + p->offset);
+}
+
 static int find_blk(struct vm *vm, const char *id, struct prop_value *v, struct error *err)
 {
 	struct drive *d = vm_find_drive(vm, id);

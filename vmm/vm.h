@@ -16,7 +16,7 @@
 
 struct blk;
 struct device;
-struct fwcfg;
+struct firmware;
 struct monitor;
 
 /* An open drive and the device that it is attached to. */
@@ -49,6 +49,7 @@ struct vm {
 	const struct config *config; /* [const] lent */
 	struct loop *loop;	     /* [const] lent: the main thread's */
 	struct kvm *kvm;	     /* [const] */
+	struct firmware *firmware;   /* [const] */
 	struct vcpus *vcpus;	     /* [const] */
 	struct mem_region *ram;	     /* [const] all of it, seen through aliases */
 	struct device *host_bridge, *fwcfg, *pm, *keyboard, *rtc; /* [const] */
@@ -60,7 +61,7 @@ struct vm {
 	u32 wanted;	   /* [atomic] bits by enum machine_request */
 	int exit_status;   /* of the process */
 	int wanted_status; /* [atomic] code of MACHINE_EXIT */
-	bool drives_held, quitting;
+	bool devices_held, quitting;
 
 	struct list drives, streams, consoles;
 };
@@ -78,7 +79,7 @@ extern const struct machine_ops vm_machine_ops;
 extern const struct vcpu_ops vm_vcpu_ops;
 /* Leave RUN_RUNNING for another state (or one stopped state for another). */
 void vm_stop_as(struct vm *vm, enum run_state state);
-void vm_release_drives(struct vm *vm); /* what a stop held back goes on */
+void vm_release_devices(struct vm *vm); /* what a stop held back goes on */
 /* Devices, firmware memory, interrupt chips and vCPUs to power-on state. */
 int vm_reset_all(struct vm *vm);
 
@@ -105,6 +106,7 @@ int vm_add_monitors(struct vm *vm, struct error *err);
 int vm_add_board(struct vm *vm, struct error *err);
 
 /* boot.c: firmware, its tables, boot order, kernel */
+const char **vm_firmware_dirs(const struct vm *vm, unsigned *n); /* free() the array */
 int vm_load_firmware(struct vm *vm, struct error *err);
 void vm_reset_firmware(struct vm *vm); /* memory as firmware wants it at power-on */
 void vm_free_firmware(struct vm *vm);
@@ -118,5 +120,7 @@ struct device_args;
 int vm_add_device(struct vm *vm, struct device **out, const char *driver,
 		  const struct device_args *args, struct error *err);
 int vm_add_user_devices(struct vm *vm, struct error *err);
+/* The value of a number among a device's properties; UINT32_MAX: it has none such. */
+u32 vm_device_u32(const struct device *dev, const char *name);
 
 #endif

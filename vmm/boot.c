@@ -1,0 +1,92 @@
+/* What a machine boots: firmware, the order of its devices, a kernel of the user's. */
+#include "devices/device.h"
+#include "devices/fwcfg.h"
+#include "firmware/firmware.h"
+#include "firmware/linuxboot.h"
+#include "vmm/boot_order.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+
+const char **vm_firmware_dirs(const struct vm *vm, unsigned *n)
+{
+	const char **dirs;
+	unsigned room = 0;
+
+	list_for_each (pos, &vm->config->firmware_dirs)
+		room++;
+	dirs = xnew_n(const char *, room);
+	*n = 0;
+	list_for_each (pos, &vm->config->firmware_dirs)
+		dirs[(*n)++] = list_entry(pos, struct dir_config, link)->path;
+	return dirs;
+}
+
+/* Is there a serial port at these ports? */
+static bool has_port(const struct vm *vm, u32 iobase)
+{
+	list_for_each (pos, &vm->machine.devices) {
+		const struct device *dev = list_entry(pos, struct device, link);
+
+		if (!strcmp(dev->cls->name, "isa-serial") && vm_device_u32(dev, "iobase") == iobase)
+			return true;
+	}
+	return false;
+}
+
+static bool has_vga(const struct vm *vm)
+{
+	list_for_each (pos, &vm->machine.devices)
+		if (!strcmp(list_entry(pos, struct device, link)->cls->name, "VGA"))
+			return true;
+	return false;
+}
+
+static int load_kernel(struct vm *vm, struct error *err)
+{
+	const struct config *c = vm->config;
+	struct linuxboot_options options = {
+		.kernel = c->kernel, .initrd = c->initrd, .append = c->append};
+
+	if (!c->kernel)
+		return 0;
+	return linuxboot_setup(fwcfg_of(vm->fwcfg), &vm->machine, &options, err);
+}
+
+int vm_load_firmware(struct vm *vm, struct error *err)
+{
+	const struct config *c = vm->config;
+	AUTO_FREE char *order = boot_order_text(&vm->machine, c->kernel, c->boot_strict);
+	unsigned n_dirs;
+	AUTO_FREE const char **dirs = vm_firmware_dirs(vm, &n_dirs);
+	struct firmware_options options = {
+		.bios = c->bios,
+		.dirs = dirs,
+		.n_dirs = n_dirs,
+		.uuid = c->has_uuid ? c->uuid : NULL,
+		.boot_files = order,
+		.boot_menu = c->boot_menu,
+		.boot_strict = c->boot_strict,
+		.splash_ms = c->boot_splash_ms,
+		.retry_ms = c->boot_retry_ms,
+		.no_graphics = c->no_graphics,
+		.sockets = c->sockets,
+		.cores = c->cores,
+		.threads = c->threads,
+		.has_serial = {has_port(vm, 0x3f8), has_port(vm, 0x2f8)},
+		.has_vga = has_vga(vm),
+	};
+	int ret = firmware_new(&vm->firmware, &vm->machine, fwcfg_of(vm->fwcfg), &options, err);
+
+	return ret < 0 ? ret : load_kernel(vm, err);
+}
+
+void vm_reset_firmware(struct vm *vm)
+{
+	firmware_reset(vm->firmware);
+}
+
+void vm_free_firmware(struct vm *vm)
+{
+	firmware_free(vm->firmware);
+}
