@@ -286,6 +286,49 @@ static void writers_exclude_others_and_readers_share(void **state)
 	assert_int_equal(loop_run_fiber(*state, open_twice, NULL), 0);
 }
 
+static void expect_locked_bytes(const char *name, const char *expected)
+{
+	static const int bytes[] = {100, 101, 102, 103, 200, 201, 202, 203};
+	int fd = sys_open(name, O_RDWR, 0);
+	char text[64] = "";
+
+	for (unsigned i = 0; i < ARRAY_LEN(bytes); i++) {
+		struct flock lock = {.l_type = F_WRLCK, .l_start = bytes[i], .l_len = 1};
+
+		assert_int_equal(fcntl(fd, F_OFD_GETLK, &lock), 0);
+		if (lock.l_type != F_UNLCK)
+			sprintf(text + strlen(text), "%d ", bytes[i]);
+	}
+	assert_string_equal(text, expected);
+	sys_close(fd);
+}
+
+/* As /proc/locks shows them of qemu-io 7.2 with a qcow2 image. */
+static void look_at_locks(struct fiber *f, void *arg)
+{
+	struct image *img;
+	struct error err;
+	char name[32];
+
+	temp_name(name);
+	assert_int_equal(try_open(f, name, true, false, &img, &err), 0);
+	expect_locked_bytes(name, "100 101 103 201 203 ");
+	assert_int_equal(image_close(f, img), 0);
+	assert_int_equal(try_open(f, name, false, false, &img, &err), 0);
+	expect_locked_bytes(name, "100 201 203 ");
+	assert_int_equal(image_close(f, img), 0);
+	assert_int_equal(try_open(f, name, false, true, &img, &err), 0);
+	expect_locked_bytes(name, "100 ");
+	assert_int_equal(image_close(f, img), 0);
+	expect_locked_bytes(name, "");
+	unlink(name);
+}
+
+static void the_locked_bytes_are_the_references(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, look_at_locks, NULL), 0);
+}
+
 static void create_over_used_image(struct fiber *f, void *arg)
 {
 	struct open_policy policy = {0};
@@ -306,6 +349,33 @@ static void create_over_used_image(struct fiber *f, void *arg)
 static void an_image_in_use_is_not_emptied_by_create(void **state)
 {
 	assert_int_equal(loop_run_fiber(*state, create_over_used_image, NULL), 0);
+}
+
+/* --- no memory ---------------------------------------------------------------- */
+
+static void bounce_without_memory(struct fiber *f, void *arg)
+{
+	struct image *img;
+	char name[32];
+	u8 b[3] = {1, 2, 3}, in[3];
+
+	temp_name(name);
+	img = create(f, name, 4096, CACHE_NONE);
+	assert_int_equal(image_pwrite(f, img, 100, b, sizeof(b)), 0);
+	try_alloc_fail_nth(1);
+	assert_int_equal(image_pread(f, img, 100, in, sizeof(in)), -ENOMEM);
+	try_alloc_fail_nth(1);
+	assert_int_equal(image_pwrite(f, img, 100, in, sizeof(in)), -ENOMEM);
+	try_alloc_fail_nth(0);
+	assert_int_equal(image_pread(f, img, 100, in, sizeof(in)), 0);
+	assert_memory_equal(in, b, sizeof(b));
+	assert_int_equal(image_close(f, img), 0);
+	unlink(name);
+}
+
+static void an_unaligned_request_fails_cleanly_without_memory(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, bounce_without_memory, NULL), 0);
 }
 
 /* --- holes ------------------------------------------------------------------ */
@@ -356,6 +426,8 @@ static void holes_are_seen_and_made(void **state)
 		X(a_read_only_file_refuses_every_change),                                          \
 		X(what_is_no_image_is_refused_with_a_reason),                                      \
 		X(writers_exclude_others_and_readers_share),                                       \
+		X(the_locked_bytes_are_the_references),                                            \
+		X(an_unaligned_request_fails_cleanly_without_memory),                              \
 		X(an_image_in_use_is_not_emptied_by_create), X(holes_are_seen_and_made)
 
 int main(void)

@@ -7,7 +7,12 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* --- timers ----------------------------------------------------------------- */
@@ -339,6 +344,14 @@ static void count_idle(struct loop_idle *idle)
 	container_of(idle, struct idler, idle)->calls++;
 }
 
+static void sleep_once(struct fiber *f, void *arg)
+{
+	u64 start = now_ns();
+
+	fiber_sleep_ns(f, NS_PER_MS);
+	*(u64 *)arg = now_ns() - start;
+}
+
 static void idle_around_sleep(struct fiber *f, void *arg)
 {
 	struct idler i = {.calls = 0};
@@ -440,6 +453,56 @@ static void the_environment_chooses_the_backend(void **state)
 	unsetenv("COWVM_IO");
 }
 
+/* --- a host that forbids io_uring ------------------------------------------- */
+
+static int forbid_io_uring(void)
+{
+	struct sock_filter rules[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = ARRAY_LEN(rules), .filter = rules};
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* In a child, because the rule cannot be taken back: 0, or which step failed. */
+static int use_forbidden_ring(void)
+{
+	struct loop *loop;
+	struct error err;
+	u64 took = 0;
+
+	if (forbid_io_uring())
+		return 1;
+	if (loop_new(&loop, "ring", LOOP_URING, &err) != -EPERM || !strstr(err.text, "io_uring"))
+		return 2;
+	unsetenv("COWVM_IO");
+	if (loop_new(&loop, "auto", LOOP_AUTO, &err) < 0)
+		return 3;
+	if (loop_backend(loop) != LOOP_THREADS)
+		return 4;
+	if (loop_run_fiber(loop, sleep_once, &took) < 0 || took < NS_PER_MS)
+		return 5;
+	loop_free(loop);
+	return 0;
+}
+
+static void threads_step_in_where_the_host_forbids_io_uring(void **state)
+{
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		_exit(use_forbidden_ring());
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 #define TESTS(X)                                                                                   \
 	X(timers_fire_in_order_of_time_and_deleted_ones_never), X(a_timer_may_arm_itself_again),   \
 		X(posts_of_several_threads_arrive_once_and_in_order),                              \
@@ -450,7 +513,9 @@ static void the_environment_chooses_the_backend(void **state)
 		X(descriptors_may_be_closed_and_used_again_at_once),                               \
 		X(idle_hooks_run_before_the_loop_waits),                                           \
 		X(pool_calls_run_elsewhere_and_bring_their_result_back),                           \
-		X(files_are_read_whole_or_refused), X(the_environment_chooses_the_backend)
+		X(files_are_read_whole_or_refused),                                                \
+		X(threads_step_in_where_the_host_forbids_io_uring),                                \
+		X(the_environment_chooses_the_backend)
 
 int main(void)
 {
