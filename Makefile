@@ -217,8 +217,12 @@ DEVICE_TESTS := \
 	test_vga \
 	test_virtio_blk \
 	test_virtio_pci
-# What test programs share: tests/lib/NAME.c.
+# Replay of recorded runs as after a power cut: tests/crash/NAME.c.
+CRASH_TESTS := \
+	replay
+# What test programs share.
 TEST_LIB := \
+	tests/crash/record.o \
 	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
 	tests/lib/fake_machine.o \
@@ -247,6 +251,7 @@ OBJS_img      := $(IMG:%=$(O)/%)
 OBJS_test     := $(TEST_LIB:%=$(O)/%)
 LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
 TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
+CRASH_BINS := $(CRASH_TESTS:%=$(O)/tests/crash/%)
 TOOL_BINS := $(TEST_TOOLS:%=$(O)/tests/%)
 
 PROGRAMS := $(if $(VMM_MAIN),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
@@ -297,8 +302,8 @@ $(O)/gen/firmware/dsdt.hex: firmware/dsdt.asl Makefile
 $(O)/firmware/acpi.o: $(O)/gen/firmware/dsdt.hex
 
 .PHONY: tests
-tests: $(TEST_BINS) $(TOOL_BINS)
-$(TEST_BINS) $(TOOL_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
+tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS)
+$(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
 		-lcmocka $(LIBS_monitor) $(LIBS_base)
@@ -314,6 +319,11 @@ $(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
 .PHONY: check-unit
 check-unit: $(TEST_BINS)
 	@set -e; for t in $(TEST_BINS); do echo "== $$t"; $$t; done
+
+# The long form of the power-cut tests: more seeds, more reorderings.
+.PHONY: check-crash
+check-crash: $(CRASH_BINS)
+	COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20) $(CRASH_BINS)
 
 # Everything that is tested, from a fresh clone: packages, programs as users have
 # them and under sanitizers, the demo guest, then the runner.
