@@ -61,10 +61,11 @@ static inline bool table_is_dirty(const struct table *t)
 {
 	return t->dirty_lo < t->dirty_hi;
 }
-/* Should a commit run before more tables are dirtied? */
+/* Should a commit run before more tables are dirtied?  Not where all tables that
+ * can be are welcome: then only a flush needs one. */
 static inline bool cache_is_full(const struct table_cache *c)
 {
-	return c->dirty_count > c->max / 2;
+	return c->max < c->n && c->dirty_count > c->max / 2;
 }
 /* For commit.c: the table leaves the dirty list clean, and comes back when the
  * copy taken of it is written, or with its old range dirty if that failed. */
