@@ -200,6 +200,7 @@ UNIT_TESTS := \
 	test_io \
 	test_loop \
 	test_irq \
+	test_linuxboot \
 	test_mem \
 	test_monitor \
 	test_options \
