@@ -124,7 +124,9 @@ DEVICES := \
 	devices/pci_bar.o \
 	devices/pci_bus.o \
 	devices/pci_msix.o \
+	devices/port92.o \
 	devices/registry.o \
+	devices/rtc.o \
 	devices/serial.o \
 	devices/vga/vga.o \
 	devices/vga/vga_dispi.o \
@@ -214,6 +216,8 @@ DEVICE_TESTS := \
 	test_firmware \
 	test_fwcfg \
 	test_pci \
+	test_port92 \
+	test_rtc \
 	test_serial \
 	test_vga \
 	test_virtio_blk \

@@ -5,22 +5,16 @@
 #include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
+#include "devices/port92.h"
+#include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
 #include "devices/virtio/blk.h"
 
 const struct device_class *const device_classes[] = {
-	&debug_exit_class,
-	&debugcon_class,
-	&fwcfg_class,
-	&i440fx_class,
-	&ide_cd_class,
-	&ide_hd_class,
-	&piix_ide_class,
-	&serial_class,
-	&vga_class,
-	&virtio_blk_class,
-	NULL,
+	&debug_exit_class, &debugcon_class,   &fwcfg_class,  &i440fx_class, &ide_cd_class,
+	&ide_hd_class,	   &piix_ide_class,   &port92_class, &rtc_class,    &serial_class,
+	&vga_class,	   &virtio_blk_class, NULL,
 };
 
 const struct device_class *device_class_find(const char *name)
