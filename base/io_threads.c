@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FILE_THREADS   8
+#define FILE_THREADS   16
 #define FREE_JOBS_ROOM 64
 #define NOWAIT_BYTES   (64 * KiB) /* larger copies are worth a thread */
 

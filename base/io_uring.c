@@ -2,8 +2,8 @@
  * entries, all submitted by the one system call that also waits.
  *
  * The ring is created disabled and enabled by the thread that runs the loop, so
- * that the kernel may take the single-issuer shortcuts; kernels that refuse the
- * shortcuts get a plain ring.  What finds no free entry waits in `backlog`.
+ * that the kernel may take the single-issuer shortcuts where it knows them.  What
+ * finds no free entry waits in `backlog`.
  *
  * user_data is a pointer tagged in its low bits with what it points to.
  * Thread: the loop's. */
@@ -214,14 +214,14 @@ static void poll_done(struct ring *r, struct ring_poll *p, s32 res)
 
 /* --- completion ------------------------------------------------------------ */
 
-static void deliver(struct ring *r, u64 data, s32 res)
+static void deliver(struct ring *r, u64 data, s32 res, u32 flags)
 {
 	void *p = (void *)(uintptr_t)(data & ~(u64)TAG_MASK);
 
 	switch ((enum cqe_tag)(data & TAG_MASK)) {
 	case TAG_OP: io_op_result(p, res); break;
 	case TAG_POLL: poll_done(r, p, res); break;
-	case TAG_BELL: r->bell_armed = false; break;
+	case TAG_BELL: r->bell_armed = flags & IORING_CQE_F_MORE; break;
 	default: break;
 	}
 }
@@ -232,13 +232,16 @@ static void reap(struct ring *r)
 
 	while (!io_uring_peek_cqe(&r->uring, &cqe)) {
 		u64 data = io_uring_cqe_get_data64(cqe);
+		u32 flags = cqe->flags;
 		s32 res = cqe->res;
 
 		io_uring_cqe_seen(&r->uring, cqe);
-		deliver(r, data, res);
+		deliver(r, data, res, flags);
 	}
 }
 
+/* A poll that stays armed reports every write to event_fd, though nobody reads
+ * it: one completion for each ring of the bell, and nothing else to do. */
 static void arm_bell(struct loop *loop, struct ring *r)
 {
 	struct io_uring_sqe *sqe;
@@ -248,7 +251,7 @@ static void arm_bell(struct loop *loop, struct ring *r)
 	sqe = get_sqe(r);
 	if (!sqe)
 		return;
-	io_uring_prep_read(sqe, loop->event_fd, &r->bell, sizeof(r->bell), 0);
+	io_uring_prep_poll_multishot(sqe, loop->event_fd, POLLIN);
 	set_data(sqe, NULL, TAG_BELL);
 	r->bell_armed = true;
 }
@@ -279,11 +282,11 @@ static void ring_wait(struct loop *loop, s64 timeout_ns)
 
 static int ring_open(struct loop *loop, struct error *err)
 {
-	/* Best first; older kernels refuse what they do not know. */
+	/* Best first.  Kernels before 5.19 refuse both, and get threads: they lack
+	 * polls that stay armed, or have them with defects. */
 	static const unsigned flags[] = {
 		IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
 		IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN,
-		IORING_SETUP_R_DISABLED,
 	};
 	struct ring *r = xnew(struct ring);
 	int ret = -EINVAL;

@@ -88,7 +88,7 @@ struct loop {
 	u32 sleeping;		  /* [atomic] the loop may wait: a push must ring event_fd */
 	u32 stop;		  /* [atomic] */
 	u32 owner;		  /* [atomic] thread that runs it, 0: none has yet */
-	int event_fd;		  /* [const] blocking, so that a ring may read it */
+	int event_fd;		  /* [const] */
 	pthread_t thread;	  /* [const] of loop_start_thread */
 	bool has_thread;
 };
