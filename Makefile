@@ -211,11 +211,13 @@ UNIT_TESTS := \
 	test_virtq
 DEVICE_TESTS := \
 	test_ata \
+	test_atapi \
 	test_debug \
 	test_every_class \
 	test_firmware \
 	test_fwcfg \
 	test_pci \
+	test_piix_ide \
 	test_port92 \
 	test_rtc \
 	test_serial \
@@ -318,7 +320,7 @@ $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libb
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_base)
 
 # Test programs that take a fake drive instead of block/blk.o.
-FAKE_BLK_TESTS := test_ata
+FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide
 $(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
 
 .PHONY: check-unit

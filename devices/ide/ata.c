@@ -43,7 +43,10 @@ void ata_channel_resume(struct ata_channel *ch)
 {
 	LOCK_SCOPE(ch->lock);
 	assert(ch->paused);
-	ch->paused--;
+	if (--ch->paused)
+		return;
+	if (ch->unchecked)
+		ata_channel_validate(ch);
 	ata_run(ch);
 }
 

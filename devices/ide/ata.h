@@ -84,7 +84,8 @@ struct ata_channel {
 
 	/* [lock] not saved: idle while state is saved */
 	bool in_flight, dropped;
-	u8 paused; /* how often: by the controller and by each drive */
+	bool unchecked; /* loaded, not yet known to fit the drives */
+	u8 paused;	/* how often: by the controller and by each drive */
 	u32 io_sectors;
 	struct blk_req req;
 	struct iovec iov[ATA_IOVECS];
@@ -119,4 +120,5 @@ extern const struct state_field ata_drive_state[], ata_channel_state[];
 int ata_drive_check(const struct ata_drive *loaded, struct error *err);
 int ata_channel_check(const struct ata_channel *loaded, struct error *err);
 void ata_channel_post_load(struct ata_channel *ch);
+void ata_drive_post_load(struct ata_drive *d);
 #endif

@@ -68,6 +68,9 @@ void ata_signature(struct ata_drive *d);
 void ata_reset_drives(struct ata_channel *ch, u8 mask);
 void ata_try_end_reset(struct ata_channel *ch);
 
+/* ata_state.c */
+void ata_channel_validate(struct ata_channel *ch);
+
 /* ata_addr.c */
 /* Reads the address registers; false: no such CHS address. */
 bool ata_get_address(const struct ata_drive *d, enum ata_addressing how, u64 *lba);

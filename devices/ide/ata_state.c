@@ -148,18 +148,35 @@ static bool fits(const struct ata_channel *c)
 
 /* A command of a drive that is not here, or no command of ours: the guest finds a
  * channel after a reset. */
-void ata_channel_post_load(struct ata_channel *ch)
+void ata_channel_validate(struct ata_channel *ch)
 {
-	struct ata_drive *d = ch->drives[ch->active];
+	struct ata_drive *d = ata_active(ch);
 
-	lock_assert(ch->lock);
+	ch->unchecked = false;
 	if (!fits(ch)) {
 		log_warn("%s: saved command does not fit the drives: channel is reset", ch->id);
 		ata_channel_reset(ch);
 	}
 	if (ch->op == ATA_OP_NONE && d && d->status & (ATA_BSY | ATA_DRQ))
 		d->status = ATA_READY;
+	ata_update_irq(ch);
+}
+
+/* Channel and drives are loaded one by one, in any order: judged together when the
+ * machine goes on. */
+void ata_channel_post_load(struct ata_channel *ch)
+{
+	lock_assert(ch->lock);
+	ch->unchecked = true;
 	ch->irq_level = false;
 	ch->ops->set_irq(ch, false);
 	ata_update_irq(ch);
+	if (!ch->paused)
+		ata_channel_validate(ch);
+}
+
+void ata_drive_post_load(struct ata_drive *d)
+{
+	lock_assert(d->channel->lock);
+	ata_update_irq(d->channel);
 }

@@ -144,6 +144,14 @@ static void drive_resume(struct device *dev)
 	ata_channel_resume(drive_of(dev)->ata.channel);
 }
 
+static void drive_post_load(struct device *dev)
+{
+	struct ide_drive *d = drive_of(dev);
+	LOCK_SCOPE(controller_lock(d));
+
+	ata_drive_post_load(&d->ata);
+}
+
 static const struct state_field drive_state[] = {
 	STATE_STRUCT(struct ide_drive, ata, ata_drive_state),
 	STATE_END,
@@ -238,6 +246,7 @@ const struct device_class ide_hd_class = {
 	.fini = drive_fini,
 	.state = drive_state,
 	.state_check = drive_check,
+	.post_load = drive_post_load,
 	.pause = drive_pause,
 	.resume = drive_resume,
 };
@@ -254,6 +263,7 @@ const struct device_class ide_cd_class = {
 	.fini = drive_fini,
 	.state = drive_state,
 	.state_check = drive_check,
+	.post_load = drive_post_load,
 	.pause = drive_pause,
 	.resume = drive_resume,
 };

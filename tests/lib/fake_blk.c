@@ -5,6 +5,8 @@
 
 #include <errno.h>
 
+#define FILLED_BYTES (64 * MiB)
+
 struct blk {
 	const char *id;
 	struct mutex lock;
@@ -20,8 +22,11 @@ struct blk {
 static void fill(struct blk *blk, u64 bytes)
 {
 	free(blk->data);
-	blk->data = bytes ? xalloc(bytes) : NULL;
 	blk->bytes = bytes;
+	blk->data = NULL;
+	if (bytes == 0 || bytes > FILLED_BYTES)
+		return; /* a size only */
+	blk->data = xalloc(bytes);
 	for (u64 i = 0; i < bytes; i++)
 		blk->data[i] = fake_blk_byte(i);
 }
@@ -107,7 +112,7 @@ static int carry_out(struct blk *blk, const struct blk_req *req)
 	if (req->op == BLK_FLUSH)
 		return 0;
 	if (req->goff % 512 || req->bytes % 512 || req->goff > blk->bytes ||
-	    req->bytes > blk->bytes - req->goff)
+	    req->bytes > blk->bytes - req->goff || !blk->data)
 		return -EINVAL;
 	if (req->op != BLK_READ && blk->readonly)
 		return -EROFS;

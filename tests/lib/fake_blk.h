@@ -17,7 +17,8 @@ static inline u8 fake_blk_byte(u64 n)
 
 u8 *fake_blk_data(struct blk *blk);
 void fake_blk_set_readonly(struct blk *blk, bool readonly);
-/* Insert a medium of that many bytes, or (0) take it out: tells the watchers. */
+/* Insert a medium of that many bytes, or (0) take it out: tells the watchers.
+ * One of more than 64 MiB has a size, but nothing to read. */
 void fake_blk_set_medium(struct blk *blk, u64 bytes);
 
 unsigned fake_blk_pending(struct blk *blk); /* [any thread] */
