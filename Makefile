@@ -124,6 +124,8 @@ DEVICES := \
 	devices/pci_bar.o \
 	devices/pci_bus.o \
 	devices/pci_msix.o \
+	devices/piix3.o \
+	devices/piix4pm.o \
 	devices/port92.o \
 	devices/registry.o \
 	devices/rtc.o \
@@ -200,9 +202,9 @@ UNIT_TESTS := \
 	test_filter \
 	test_image \
 	test_io \
-	test_loop \
 	test_irq \
 	test_linuxboot \
+	test_loop \
 	test_mem \
 	test_monitor \
 	test_options \
@@ -217,6 +219,7 @@ DEVICE_TESTS := \
 	test_firmware \
 	test_fwcfg \
 	test_pci \
+	test_piix \
 	test_piix_ide \
 	test_port92 \
 	test_rtc \

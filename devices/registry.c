@@ -5,17 +5,33 @@
 #include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
+#include "devices/piix3.h"
+#include "devices/piix4pm.h"
 #include "devices/port92.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
 #include "devices/virtio/blk.h"
 
+/* clang-format off */
 const struct device_class *const device_classes[] = {
-	&debug_exit_class, &debugcon_class,   &fwcfg_class,  &i440fx_class, &ide_cd_class,
-	&ide_hd_class,	   &piix_ide_class,   &port92_class, &rtc_class,    &serial_class,
-	&vga_class,	   &virtio_blk_class, NULL,
+	&debug_exit_class,
+	&debugcon_class,
+	&fwcfg_class,
+	&i440fx_class,
+	&ide_cd_class,
+	&ide_hd_class,
+	&piix3_class,
+	&piix4pm_class,
+	&piix_ide_class,
+	&port92_class,
+	&rtc_class,
+	&serial_class,
+	&vga_class,
+	&virtio_blk_class,
+	NULL,
 };
+/* clang-format on */
 
 const struct device_class *device_class_find(const char *name)
 {
