@@ -3,6 +3,7 @@
  * PCI: 00.0 i440FX, 01.0 PIIX3 (PCI-ISA), 01.1 PIIX3 IDE, 01.3 PIIX4 power management,
  * 02.0 VGA.  Port addresses and interrupts are the classes' defaults. */
 #include "devices/device.h"
+#include "firmware/firmware.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -28,21 +29,37 @@ static const struct part parts[] = {
 	{.driver = "VGA", .id = "vga", .addr = "2.0", .is_vga = true},
 };
 
-static int add_part(struct vm *vm, const struct part *part, struct error *err)
+static int make_part(struct vm *vm, const struct part *part, const char *rom, struct error *err)
 {
-	struct prop_value addr = {.name = "addr", .text = part->addr};
-	struct device_args args = {.id = part->id, .values = &addr};
+	struct prop_value values[2];
+	struct device_args args = {.id = part->id, .values = values};
 	struct device *dev;
 	int ret;
 
 	if (part->addr) {
-		args.n_values = 1;
+		values[args.n_values++] = (struct prop_value){.name = "addr", .text = part->addr};
 		args.parent = vm->host_bridge;
 	}
+	if (rom)
+		values[args.n_values++] = (struct prop_value){.name = "romfile", .text = rom};
 	ret = vm_add_device(vm, &dev, part->driver, &args, err);
 	if (ret == 0 && part->keep)
 		*(struct device **)((char *)vm + part->keep) = dev;
 	return ret;
+}
+
+static int add_part(struct vm *vm, const struct part *part, struct error *err)
+{
+	AUTO_FREE const char **dirs = NULL;
+	AUTO_FREE char *rom = NULL;
+	unsigned n;
+
+	if (part->is_vga) {
+		dirs = vm_firmware_dirs(vm, &n);
+		if (firmware_find(&rom, FIRMWARE_VGA_ROM, dirs, n, err) < 0)
+			return err->code;
+	}
+	return make_part(vm, part, rom, err);
 }
 
 /* Asked for by -vga; with -nodefaults only then.  -device VGA takes its place. */

@@ -1,12 +1,14 @@
 /* What a machine boots: firmware, the order of its devices, a kernel of the user's. */
+#define _GNU_SOURCE
 #include "devices/device.h"
 #include "devices/fwcfg.h"
+#include "devices/rtc.h"
 #include "firmware/firmware.h"
 #include "firmware/linuxboot.h"
 #include "vmm/boot_order.h"
 #include "vmm/vm.h"
 
-#include <errno.h>
+#include <time.h>
 
 const char **vm_firmware_dirs(const struct vm *vm, unsigned *n)
 {
@@ -81,8 +83,36 @@ int vm_load_firmware(struct vm *vm, struct error *err)
 	return ret < 0 ? ret : load_kernel(vm, err);
 }
 
+/* The guest's clock at its first start. */
+static void set_clock(struct vm *vm)
+{
+	time_t now = time(NULL);
+	struct tm tm;
+
+	switch (vm->config->rtc_base) {
+	case RTC_UTC: return;
+	case RTC_LOCALTIME:
+		localtime_r(&now, &tm);
+		rtc_set_time(vm->rtc, (s64)now + tm.tm_gmtoff);
+		return;
+	case RTC_DATE: rtc_set_time(vm->rtc, vm->config->rtc_date); return;
+	}
+}
+
 void vm_reset_firmware(struct vm *vm)
 {
+	const struct config *c = vm->config;
+	const char *order = c->boot_order ? c->boot_order : "cad";
+	u8 cmos[2];
+
+	if (!vm->was_reset) {
+		set_clock(vm);
+		order = c->boot_once ? c->boot_once : order;
+	}
+	vm->was_reset = true;
+	boot_order_cmos(order, cmos);
+	rtc_set_cmos(vm->rtc, CMOS_BOOT_DEVICES, cmos[0]);
+	rtc_set_cmos(vm->rtc, CMOS_BOOT_THIRD, cmos[1]);
 	firmware_reset(vm->firmware);
 }
 

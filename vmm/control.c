@@ -2,7 +2,7 @@
  *
  * Reading a vCPU or memory in one piece means holding the vCPUs for an instant:
  * that is no change of the run state, and nobody is told. */
-#include "devices/device.h"
+#include "devices/piix4pm.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -62,7 +62,8 @@ int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 
 int vm_system_powerdown(struct vm *vm, struct error *err)
 {
-	return err_set(err, -ENODEV, "there is no power button");
+	piix4pm_power_button(vm->pm);
+	return 0;
 }
 
 /* --- memory and ports ------------------------------------------------------------ */

@@ -62,6 +62,7 @@ struct vm {
 	int exit_status;   /* of the process */
 	int wanted_status; /* [atomic] code of MACHINE_EXIT */
 	bool devices_held, quitting;
+	bool was_reset; /* at least once: -boot once is over */
 
 	struct list drives, streams, consoles;
 };
