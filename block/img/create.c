@@ -299,6 +299,10 @@ static int create_image(struct create *c)
 				 "%s: Parameter 'size' expects a non-negative number below 2^64",
 				 c->file);
 	print_formatting(c);
+	if (img_options_get(&c->options, "backing_fmt") &&
+	    !img_options_get(&c->options, "backing_file"))
+		return img_error(c->ctx, "%s: Backing format cannot be used without backing file",
+				 c->file);
 	if (!strcmp(c->format, "raw")) {
 		ret = create_raw(c, &err);
 	} else {
@@ -391,10 +395,6 @@ static int run(struct create *c, int argc, char **argv)
 		return IMG_ERROR;
 	if (check_format(c) || check_options(c) || check_backing(c))
 		return IMG_ERROR;
-	if (img_options_get(&c->options, "backing_fmt") &&
-	    !img_options_get(&c->options, "backing_file"))
-		return img_error(c->ctx, "%s: Backing format cannot be used without backing file",
-				 c->file);
 	return create_image(c);
 }
 

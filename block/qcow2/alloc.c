@@ -43,7 +43,8 @@ static int get_block(struct fiber *f, struct qcow2 *q, u32 b, struct table **t)
 	ret = refblock_get(f, q, b, t);
 	if (ret < 0 || *t)
 		return ret;
-	return refblock_add(f, q, b, t);
+	/* It takes the first cluster of those it describes. */
+	return refblock_add(f, q, b, (u64)b << q->refblock_bits, t);
 }
 
 /* Claim up to `want` free clusters from entry i of the block on. */
@@ -148,10 +149,36 @@ static int find_run(struct fiber *f, struct qcow2 *q, u64 n, u64 *first)
 	return 0;
 }
 
+/* Room for a run that no block alone could describe: behind everything that is
+ * described, new blocks lie together in front of the run instead of inside it. */
+static int open_region(struct fiber *f, struct qcow2 *q, u64 n, u64 *first)
+{
+	u32 b = q->reftable_n, blocks = 1;
+	u64 start;
+
+	while (b && !q->reftable[b - 1])
+		b--;
+	while ((u64)blocks << q->refblock_bits < blocks + n)
+		blocks++;
+	start = (u64)b << q->refblock_bits;
+	if (start + blocks + n > q->max_hoff >> q->cluster_bits)
+		return q->max_hoff == QCOW2_MAX_HOFF ? -EFBIG : -ENOSPC;
+	for (u32 i = 0; i < blocks; i++) {
+		struct table *t;
+		int ret = refblock_add(f, q, b + i, start + i, &t);
+
+		if (ret < 0)
+			return ret;
+	}
+	*first = start + blocks;
+	return 0;
+}
+
 static int run_locked(struct fiber *f, struct qcow2 *q, u64 n, u64 *hoff)
 {
 	u64 first = 0, done = 0;
-	int ret = find_run(f, q, n, &first);
+	int ret =
+		n < q->refblock_entries ? find_run(f, q, n, &first) : open_region(f, q, n, &first);
 
 	/* Nobody else raises refcounts while alloc_lock is held. */
 	while (ret == 0 && done < n) {

@@ -59,8 +59,9 @@ u64 refcount_max(const struct qcow2 *q);
 /* Block b of the refcount tree, NULL if there is none.  Suspends. */
 int refblock_get(struct fiber *f, struct qcow2 *q, u32 b, struct table **out);
 void refblock_set(struct qcow2 *q, struct table *t, u32 i, u64 value);
-/* Make room for block b in the table in memory, and make the block.  -EFBIG. */
-int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, struct table **out);
+/* Make room for block b in the table in memory, and make the block in this free
+ * cluster, which it describes itself or a block in the cache does.  -EFBIG. */
+int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, u64 cluster, struct table **out);
 /* Lower the refcounts of freed clusters that nobody can reach any more.  Suspends. */
 int refcount_release(struct fiber *f, struct qcow2 *q);
 

@@ -125,10 +125,10 @@ static int reftable_grow(struct qcow2 *q, u32 n)
 	return 0;
 }
 
-/* The block takes the first cluster of those it describes. */
-int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, struct table **out)
+int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, u64 cluster, struct table **out)
 {
-	u64 cluster = (u64)b << q->refblock_bits, hoff = cluster << q->cluster_bits;
+	u32 own = (u32)(cluster >> q->refblock_bits); /* the block that counts this one */
+	u64 hoff = cluster << q->cluster_bits;
 	enum overlap_kind was;
 	int ret = b < q->reftable_n ? 0 : reftable_grow(q, b + 1);
 
@@ -149,8 +149,9 @@ int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, struct table **out)
 		return ret;
 	}
 	q->reftable[b] = hoff;
-	q->first_free[b] = 1;
-	refblock_set(q, *out, 0, 1);
+	q->first_free[b] = 0;
+	assert(q->blocks.tables[own]);
+	refblock_set(q, q->blocks.tables[own], (u32)(cluster & (q->refblock_entries - 1)), 1);
 	q->fresh_hoff = MAX(q->fresh_hoff, hoff + q->cluster_bytes);
 	return 0;
 }
