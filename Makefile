@@ -127,6 +127,9 @@ DEVICES := \
 	devices/piix3.o \
 	devices/piix4pm.o \
 	devices/port92.o \
+	devices/ps2.o \
+	devices/ps2_keyboard.o \
+	devices/ps2_mouse.o \
 	devices/registry.o \
 	devices/rtc.o \
 	devices/serial.o \
@@ -222,6 +225,7 @@ DEVICE_TESTS := \
 	test_piix \
 	test_piix_ide \
 	test_port92 \
+	test_ps2 \
 	test_rtc \
 	test_serial \
 	test_vga \

@@ -8,6 +8,7 @@
 #include "devices/piix3.h"
 #include "devices/piix4pm.h"
 #include "devices/port92.h"
+#include "devices/ps2.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
@@ -19,6 +20,7 @@ const struct device_class *const device_classes[] = {
 	&debugcon_class,
 	&fwcfg_class,
 	&i440fx_class,
+	&i8042_class,
 	&ide_cd_class,
 	&ide_hd_class,
 	&piix3_class,
