@@ -2,8 +2,9 @@
  *
  * ACPI 6.4, chapter 5.  They form one blob, with offsets where addresses belong; the
  * loader script has the BIOS put it into memory, turn offsets into addresses and
- * redo checksums.  The DSDT is compiled from dsdt.asl; what depends on the machine
- * is in the SSDT. */
+ * redo checksums.  The DSDT is compiled from dsdt.asl, with a few values filled in;
+ * the SSDT lists the processors. */
+#define _GNU_SOURCE
 #include "base/bytes.h"
 #include "firmware/acpi_internal.h"
 
@@ -130,10 +131,51 @@ static u32 put_facs(struct builder *b)
 	return (u32)blob_put(&b->tables, facs, sizeof(facs));
 }
 
+/* --- what depends on the machine ---------------------------------------------- */
+
+/* Fill in Name (name, dword) of the AML from `at` on: NameOp, name, DWordPrefix, value. */
+static void fill_in(struct blob *b, size_t at, const char name[4], u32 value)
+{
+	const u8 pattern[] = {0x08, (u8)name[0], (u8)name[1], (u8)name[2], (u8)name[3], 0x0c};
+	u8 *p = memmem(b->data + at, b->bytes - at, pattern, sizeof(pattern));
+
+	assert(p);
+	store_le32(p + sizeof(pattern), value);
+}
+
 static u32 put_dsdt(struct builder *b)
 {
 	size_t at = blob_put(&b->tables, dsdt_aml, sizeof(dsdt_aml));
+	const struct machine *m = b->machine;
 
+	fill_in(&b->tables, at, "P32S", (u32)DIV_ROUND_UP(m->ram_below_4g, MiB));
+	fill_in(&b->tables, at, "P64S", (u32)(align_up(4 * GiB + m->ram_above_4g, GiB) / MiB));
+	fill_in(&b->tables, at, "CM1P", b->opt->has_serial[0]);
+	fill_in(&b->tables, at, "CM2P", b->opt->has_serial[1]);
+	acpi_end(&b->tables, at, &b->script);
+	return (u32)at;
+}
+
+static void put_cpu_device(struct blob *b, u32 i)
+{
+	char name[5];
+	size_t device;
+
+	snprintf(name, sizeof(name), "C%03X", i & 0xfff);
+	device = aml_begin_device(b, name);
+	aml_name_string(b, "_HID", "ACPI0007");
+	aml_name_u32(b, "_UID", i);
+	aml_end(b, device);
+}
+
+static u32 put_ssdt(struct builder *b)
+{
+	size_t at = acpi_begin(&b->tables, "SSDT", 2, "COWVM-PC");
+	size_t scope = aml_begin_scope(&b->tables, "_SB_");
+
+	for (u32 i = 0; i < b->machine->max_cpus; i++)
+		put_cpu_device(&b->tables, i);
+	aml_end(&b->tables, scope);
 	acpi_end(&b->tables, at, &b->script);
 	return (u32)at;
 }
@@ -228,43 +270,6 @@ static u32 put_madt(struct builder *b)
 	for (unsigned i = 0; i < sizeof(level_irqs); i++)
 		put_override(b, level_irqs[i], level_irqs[i], 0xd); /* level, active high */
 	blob_put(&b->tables, nmi, sizeof(nmi));
-	acpi_end(&b->tables, at, &b->script);
-	return (u32)at;
-}
-
-/* --- what depends on the machine ---------------------------------------------- */
-
-static void put_cpu_devices(struct builder *b)
-{
-	size_t scope = aml_begin_scope(&b->tables, "_SB_");
-
-	for (u32 i = 0; i < b->machine->max_cpus; i++) {
-		char name[5];
-		size_t device;
-
-		snprintf(name, sizeof(name), "C%03X", i & 0xfff);
-		device = aml_begin_device(&b->tables, name);
-		aml_name_string(&b->tables, "_HID", "ACPI0007");
-		aml_name_u32(&b->tables, "_UID", i);
-		aml_end(&b->tables, device);
-	}
-	aml_end(&b->tables, scope);
-}
-
-static u32 put_ssdt(struct builder *b)
-{
-	const struct machine *m = b->machine;
-	size_t at = acpi_begin(&b->tables, "SSDT", 2, "COWVM-SZ"), scope;
-
-	scope = aml_begin_scope(&b->tables, "_SB_.PCI0");
-	aml_name_u32(&b->tables, "P32S", (u32)align_up(m->ram_below_4g, MiB));
-	aml_name_u64(&b->tables, "P64S", align_up(4 * GiB + m->ram_above_4g, GiB));
-	aml_end(&b->tables, scope);
-	scope = aml_begin_scope(&b->tables, "_SB_.PCI0.ISA_");
-	aml_name_u32(&b->tables, "CM1P", b->opt->has_serial[0]);
-	aml_name_u32(&b->tables, "CM2P", b->opt->has_serial[1]);
-	aml_end(&b->tables, scope);
-	put_cpu_devices(b);
 	acpi_end(&b->tables, at, &b->script);
 	return (u32)at;
 }

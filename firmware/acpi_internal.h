@@ -24,11 +24,10 @@ void loader_pointer(struct blob *script, const char *file, u32 at, u8 size, cons
 void loader_checksum(struct blob *script, const char *file, u32 at, u32 start, u32 bytes);
 
 /* AML (aml.c): what the SSDT is made of.  begin returns what end takes. */
-size_t aml_begin_scope(struct blob *b, const char *path); /* "_SB_.PCI0", from the root */
+size_t aml_begin_scope(struct blob *b, const char name[4]); /* one segment, from the root */
 size_t aml_begin_device(struct blob *b, const char name[4]);
 void aml_end(struct blob *b, size_t package);
 void aml_name_u32(struct blob *b, const char name[4], u32 value);
-void aml_name_u64(struct blob *b, const char name[4], u64 value);
 void aml_name_string(struct blob *b, const char name[4], const char *value);
 
 #endif

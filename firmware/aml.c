@@ -8,13 +8,10 @@
 #define AML_NAME	0x08
 #define AML_DWORD	0x0c
 #define AML_STRING	0x0d
-#define AML_QWORD	0x0e
 #define AML_SCOPE	0x10
 #define AML_EXTENDED	0x5b
 #define AML_DEVICE	0x82 /* after AML_EXTENDED */
 #define AML_ROOT	0x5c
-#define AML_DUAL_NAME	0x2e
-#define AML_MULTI_NAME	0x2f
 #define SEGMENT_BYTES	4
 #define LENGTH_BYTES	4
 #define LENGTH_3_FOLLOW 0xc0
@@ -31,38 +28,14 @@ void aml_end(struct blob *b, size_t package)
 	p[3] = (u8)(length >> 20);
 }
 
-static unsigned count_segments(const char *path)
-{
-	unsigned n = 1;
-
-	for (const char *p = path; *p; p++)
-		n += *p == '.';
-	assert(strlen(path) == n * (SEGMENT_BYTES + 1) - 1);
-	return n;
-}
-
-static void put_path(struct blob *b, const char *path)
-{
-	unsigned n = count_segments(path);
-
-	blob_put_u8(b, AML_ROOT);
-	if (n == 2)
-		blob_put_u8(b, AML_DUAL_NAME);
-	if (n > 2) {
-		blob_put_u8(b, AML_MULTI_NAME);
-		blob_put_u8(b, (u8)n);
-	}
-	for (unsigned i = 0; i < n; i++)
-		blob_put(b, path + i * (SEGMENT_BYTES + 1), SEGMENT_BYTES);
-}
-
-size_t aml_begin_scope(struct blob *b, const char *path)
+size_t aml_begin_scope(struct blob *b, const char name[4])
 {
 	size_t package;
 
 	blob_put_u8(b, AML_SCOPE);
 	package = blob_put_zeros(b, LENGTH_BYTES);
-	put_path(b, path);
+	blob_put_u8(b, AML_ROOT);
+	blob_put(b, name, SEGMENT_BYTES);
 	return package;
 }
 
@@ -89,14 +62,6 @@ void aml_name_u32(struct blob *b, const char name[4], u32 value)
 	le32 v = le32_of(value);
 
 	begin_name(b, name, AML_DWORD);
-	blob_put(b, &v, sizeof(v));
-}
-
-void aml_name_u64(struct blob *b, const char name[4], u64 value)
-{
-	le64 v = le64_of(value);
-
-	begin_name(b, name, AML_QWORD);
 	blob_put(b, &v, sizeof(v));
 }
 

@@ -1,16 +1,14 @@
 /* What Linux and others are told of the machine that they cannot find by looking:
  * PCI windows and interrupt routing, ISA devices, the power-off state.
  *
- * ACPI 6.x; compiled to AML at build time.  Values that depend on the machine's
- * size come from the SSDT that firmware/acpi.c writes (External below).  Ports and
- * interrupts are those of the device classes' defaults. */
+ * ACPI 6.x; compiled to AML at build time.  Names whose values depend on the machine
+ * are filled in by firmware/acpi.c, which finds them by name.  Ports and interrupts
+ * are those of the device classes' defaults.  SeaBIOS reads this, too, to see which
+ * devices there are, but gives up at what it does not know: outside methods there
+ * are only scopes, devices, names and fields.
+ */
 DefinitionBlock ("dsdt.aml", "DSDT", 2, "COWVM ", "COWVM-PC", 1)
 {
-	External (\_SB.PCI0.P32S, IntObj)	/* first byte of the 32-bit PCI window */
-	External (\_SB.PCI0.P64S, IntObj)	/* and of the 64-bit one */
-	External (\_SB.PCI0.ISA.CM1P, IntObj)	/* serial ports: 1 if there is one */
-	External (\_SB.PCI0.ISA.CM2P, IntObj)
-
 	Scope (\_SB)
 	{
 		Device (PCI0)
@@ -18,6 +16,10 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "COWVM ", "COWVM-PC", 1)
 			Name (_HID, EisaId ("PNP0A03"))
 			Name (_UID, 0)
 			Name (_BBN, 0)
+
+			/* Filled in: where the PCI windows start, in MiB. */
+			Name (P32S, 0x12345678)
+			Name (P64S, 0x12345678)
 
 			Name (WIND, ResourceTemplate ()
 			{
@@ -37,19 +39,19 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "COWVM ", "COWVM-PC", 1)
 					Cacheable, ReadWrite, 0, 0x100000000, 0x4ffffffff, 0,
 					0x400000000, , , W64)
 			})
-			CreateDWordField (WIND, \_SB.PCI0.W32._MIN, MIN3)
-			CreateDWordField (WIND, \_SB.PCI0.W32._MAX, MAX3)
-			CreateDWordField (WIND, \_SB.PCI0.W32._LEN, LEN3)
-			CreateQWordField (WIND, \_SB.PCI0.W64._MIN, MIN6)
-			CreateQWordField (WIND, \_SB.PCI0.W64._MAX, MAX6)
-			CreateQWordField (WIND, \_SB.PCI0.W64._LEN, LEN6)
-
 			Method (_CRS, 0, Serialized)
 			{
-				MIN3 = P32S
-				LEN3 = MAX3 - P32S + 1
-				MIN6 = P64S
-				MAX6 = P64S + LEN6 - 1
+				CreateDWordField (WIND, \_SB.PCI0.W32._MIN, MIN3)
+				CreateDWordField (WIND, \_SB.PCI0.W32._MAX, MAX3)
+				CreateDWordField (WIND, \_SB.PCI0.W32._LEN, LEN3)
+				CreateQWordField (WIND, \_SB.PCI0.W64._MIN, MIN6)
+				CreateQWordField (WIND, \_SB.PCI0.W64._MAX, MAX6)
+				CreateQWordField (WIND, \_SB.PCI0.W64._LEN, LEN6)
+
+				MIN3 = P32S << 20
+				LEN3 = MAX3 - MIN3 + 1
+				MIN6 = P64S << 20
+				MAX6 = MIN6 + LEN6 - 1
 				Return (WIND)
 			}
 
@@ -113,6 +115,9 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "COWVM ", "COWVM-PC", 1)
 		Device (ISA)
 		{
 			Name (_ADR, 0x00010000)
+			/* Filled in: 1 if there is such a serial port. */
+			Name (CM1P, 0x12345678)
+			Name (CM2P, 0x12345678)
 			OperationRegion (PIRQ, PCI_Config, 0x60, 4)
 			Field (PIRQ, ByteAcc, NoLock, Preserve)
 			{
@@ -197,10 +202,10 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "COWVM ", "COWVM-PC", 1)
 		{
 			Interrupt (ResourceConsumer, Level, ActiveHigh, Shared, , , LIRQ) { 0 }
 		})
-		CreateDWordField (LCUR, LIRQ._INT, LINT)
 
 		Method (LCRS, 1, Serialized)	/* register -> resources */
 		{
+			CreateDWordField (LCUR, \_SB.LIRQ._INT, LINT)
 			LINT = Arg0 & 0xf
 			If (Arg0 & 0x80)
 			{

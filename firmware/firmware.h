@@ -19,7 +19,7 @@ struct firmware_options {
 	unsigned n_dirs;
 	const u8 *uuid;		/* 16 bytes in the order they are written; NULL: none */
 	const char *boot_files; /* "bootorder": paths, a line each; NULL or "": not given */
-	bool boot_menu, boot_strict;
+	bool boot_menu;
 	u32 splash_ms, retry_ms;	      /* FIRMWARE_NOT_GIVEN */
 	bool no_graphics;		      /* firmware talks to the first serial port */
 	u32 sockets, cores, threads;	      /* for SMBIOS; 0: one socket per processor */

@@ -121,8 +121,6 @@ static void add_boot_files(struct firmware *f, const struct firmware_options *op
 
 	if (opt->boot_files && *opt->boot_files) {
 		blob_put(&b, opt->boot_files, strlen(opt->boot_files));
-		if (opt->boot_strict)
-			blob_put(&b, "\nHALT", 5);
 		blob_put_u8(&b, 0);
 		fwcfg_add_file(f->fw, "bootorder", b.data, b.bytes);
 		blob_fini(&b);

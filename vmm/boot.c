@@ -68,7 +68,6 @@ int vm_load_firmware(struct vm *vm, struct error *err)
 		.uuid = c->has_uuid ? c->uuid : NULL,
 		.boot_files = order,
 		.boot_menu = c->boot_menu,
-		.boot_strict = c->boot_strict,
 		.splash_ms = c->boot_splash_ms,
 		.retry_ms = c->boot_retry_ms,
 		.no_graphics = c->no_graphics,

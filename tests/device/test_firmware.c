@@ -234,8 +234,7 @@ static void boot_options_become_files(void **state)
 	const u8 *wait;
 	size_t bytes;
 
-	b->opt.boot_files = "/pci@i0cf8/ide@1,1/drive@0/disk@0";
-	b->opt.boot_strict = true;
+	b->opt.boot_files = "/pci@i0cf8/ide@1,1/drive@0/disk@0\nHALT";
 	b->opt.splash_ms = 2500;
 	make(b);
 	order = fwcfg_file(b->fw, "bootorder", &bytes);
