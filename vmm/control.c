@@ -68,12 +68,27 @@ int vm_system_powerdown(struct vm *vm, struct error *err)
 
 /* --- memory and ports ------------------------------------------------------------ */
 
+/* Registers and windows of devices (the text screen at B8000), a byte at a time. */
+static int read_mmio(struct vm *vm, u64 gpa, u8 *buf, size_t bytes)
+{
+	u64 value;
+
+	for (size_t i = 0; i < bytes; i++) {
+		if (!bus_read(vm->machine.mmio, gpa + i, 1, &value))
+			return -EFAULT;
+		buf[i] = (u8)value;
+	}
+	return 0;
+}
+
 int vm_read_physical(struct vm *vm, u64 gpa, void *buf, size_t bytes, struct error *err)
 {
 	int ret;
 
 	vm_hold_cpus(vm);
 	ret = mem_read(vm->machine.mem, gpa, buf, bytes);
+	if (ret < 0)
+		ret = read_mmio(vm, gpa, buf, bytes);
 	vm_let_cpus_go(vm);
 	return ret < 0 ? err_set(err, ret, "Cannot access memory") : 0;
 }
