@@ -3,6 +3,7 @@
  * Reading a vCPU or memory in one piece means holding the vCPUs for an instant:
  * that is no change of the run state, and nobody is told. */
 #include "devices/piix4pm.h"
+#include "devices/ps2.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -57,7 +58,12 @@ int vm_nmi(struct vm *vm, u32 cpu, struct error *err)
 
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 {
-	return err_set(err, -ENODEV, "there is no keyboard");
+	int ret = ps2_key(vm->keyboard, keycode, pressed);
+
+	/* A guest that takes no keys loses them, as on a real machine. */
+	if (ret == -EINVAL)
+		return err_set(err, ret, "the keyboard has no key 0x%x", keycode);
+	return 0;
 }
 
 int vm_system_powerdown(struct vm *vm, struct error *err)

@@ -337,6 +337,7 @@ static void reset_is_the_power_on_state(void **state)
 	assert_int_equal(sregs.cr0, 0x60000010);
 	assert_int_equal(sregs.apic_base & 0xfffff900, 0xfee00900);
 	assert_int_equal(fpu.fcw, 0x40);
+	assert_int_equal(fpu.mxcsr, 0x1f80);
 	assert_int_equal(vcpu_translate(vcpus_get(t->vcpus, 0), 0x1234, &gpa), 0);
 	assert_int_equal(gpa, 0x1234);
 	assert_int_equal(vcpu_get_sregs(vcpus_get(t->vcpus, 1), &sregs), 0);

@@ -251,7 +251,17 @@ int vcpu_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs)
 
 int vcpu_get_fpu(struct vcpu *vcpu, struct kvm_fpu *fpu)
 {
-	return sys_ioctl(vcpu->fd, KVM_GET_FPU, fpu);
+	struct kvm_xsave *xsave;
+	int ret = sys_ioctl(vcpu->fd, KVM_GET_FPU, fpu);
+
+	if (ret < 0)
+		return ret;
+	/* KVM_GET_FPU leaves MXCSR out; it is at byte 24 of the XSAVE area. */
+	xsave = xalloc(sizeof(*xsave));
+	if (sys_ioctl(vcpu->fd, KVM_GET_XSAVE, xsave) == 0)
+		fpu->mxcsr = xsave->region[6];
+	free(xsave);
+	return 0;
 }
 
 int vcpu_translate(struct vcpu *vcpu, u64 gva, u64 *gpa)
