@@ -386,6 +386,11 @@ demo:
 	@configs/demo/run
 
 # Downloaded packages stay; `make distclean` removes them too.
+.PHONY: install
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 build/cowvm build/cowimg $(DESTDIR)$(PREFIX)/bin/
+
 .PHONY: clean distclean
 clean:
 	@mkdir -p build
