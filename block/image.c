@@ -13,8 +13,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#define HEAD_BYTES    2048 /* what probing sees */
-#define MAX_DEPTH     200  /* backing images; a longer chain is taken for an attack */
+#define HEAD_BYTES    512 /* what probing sees */
+#define MAX_DEPTH     200 /* backing images; a longer chain is taken for an attack */
 #define ZERO_CHUNK    (64 * KiB)
 #define ZERO_PAGE     4096
 #define SLICE_ROOM    16	 /* vector entries on the stack */
