@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tools import COWVM, assemble, run
+from tools import COWVM, DEMO, assemble, check_image, file_on_disk, overlay, run
 from vm import Vm
 
 LOAD = 0x100000
@@ -277,3 +277,27 @@ def test_bad_kernel_is_refused_in_one_line(tmp_path, name, content, message):
                           stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.full_kvm
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("device", ["virtio-blk-pci,drive=d",
+                                    "virtio-blk-pci,drive=d,disable-modern=on",
+                                    "virtio-blk-pci,drive=d,disable-legacy=on,num-queues=2"])
+def test_debian_kernel_mounts_its_root_from_virtio(tmp_path, device):
+    disk = overlay(DEMO / "base.qcow2", tmp_path / "disk.qcow2")
+    with Vm("-kernel", DEMO / "vmlinuz", "-initrd", DEMO / "initrd.img", "-append",
+            "console=ttyS0 loglevel=4 root=LABEL=cowvm-demo", "-drive",
+            "file=%s,if=none,id=d,discard=unmap" % disk, "-device", device, "-smp", "2",
+            memory=256) as vm:
+        vm.serial.expect("login: ", 200)
+        vm.serial.send("root\r")
+        vm.serial.expect("# ")
+        vm.serial.send("dd if=/dev/urandom of=/root/big bs=64k count=40; rm /root/big; sync;"
+                       " grep -c virtio0 /proc/interrupts; echo kernel booted >/root/x; sync\r")
+        vm.serial.expect(r"\n[23]\r")            # MSI-X: configuration and queues
+        vm.serial.expect("# ")
+        vm.serial.send("poweroff\r")
+        assert vm.wait_exit(120) == 0
+    check_image(disk)
+    assert file_on_disk(disk, "/root/x") == b"kernel booted\n"
