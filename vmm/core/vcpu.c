@@ -21,7 +21,7 @@
 #include <sys/mman.h>
 
 #define KICK_SIGNAL SIGUSR1
-#define MAX_VCPUS   254 /* APIC ID 255 is everybody; above, x2APIC routes would be needed */
+#define MAX_APIC_ID 254 /* 255 is everybody; above, x2APIC routes would be needed */
 
 /* --- exits -------------------------------------------------------------------- */
 
@@ -335,8 +335,8 @@ static int check_count(struct kvm *kvm, const struct cpu_options *opt, struct er
 	assert(opt->cpus >= 1);
 	assert((u64)opt->sockets * opt->cores * opt->threads >= opt->cpus);
 	kvm_has_cap(kvm, KVM_CAP_MAX_VCPUS, &max);
-	limit = MIN(max > 0 ? (u32)max : 4u, (u32)MAX_VCPUS);
-	if (opt->cpus > limit || cpu_apic_id(opt, opt->cpus - 1) > MAX_VCPUS)
+	limit = MIN(max > 0 ? (u32)max : 4u, MAX_APIC_ID + 1u);
+	if (opt->cpus > limit || cpu_apic_id(opt, opt->cpus - 1) > MAX_APIC_ID)
 		return err_set(err, -EINVAL,
 			       "Number of SMP CPUs requested (%u) exceeds what this host and "
 			       "machine support (%u)",
