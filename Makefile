@@ -211,6 +211,7 @@ UNIT_TESTS := \
 	test_mem \
 	test_monitor \
 	test_options \
+	test_qcow2_fault \
 	test_qcow2_model \
 	test_state \
 	test_virtq
