@@ -89,16 +89,19 @@ int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table
 	int ret;
 
 	for (;;) {
+		u64 entry;
+
 		ret = l2_get(f, q, l1_index, out);
 		if (ret < 0 || (*out && q->l1[l1_index] & ENTRY_COPIED))
 			return ret;
+		entry = q->l1[l1_index];
 		ret = cluster_alloc(f, q, 1, &a);
 		if (ret < 0)
 			return ret;
 		/* Others may have come first while the allocation waited. */
 		*out = q->l2.tables[l1_index];
-		if ((*out && (*out)->loading) || q->l1[l1_index] & ENTRY_COPIED ||
-		    (!*out && q->l1[l1_index] & ENTRY_HOFF)) {
+		if (q->l1[l1_index] != entry || (*out && (*out)->loading) ||
+		    (!*out && entry & ENTRY_HOFF)) {
 			cluster_free(q, a.hoff, 1);
 			continue;
 		}
