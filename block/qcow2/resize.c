@@ -152,6 +152,43 @@ static int used_end(struct fiber *f, struct qcow2 *q, u64 *out)
 	return 0;
 }
 
+/* Does the block describe itself and nothing else? */
+static bool is_idle(const struct qcow2 *q, const struct table *t)
+{
+	u64 self = (u64)t->index << q->refblock_bits;
+
+	for (u32 i = 0; i < q->refblock_entries; i++) {
+		bool own = (self + i) << q->cluster_bits == t->hoff;
+
+		if (refcount_load(q, t->data, i) != own)
+			return false;
+	}
+	return true;
+}
+
+/* Take such blocks out of the refcount table.  Holds alloc_lock. */
+static int drop_idle_blocks(struct fiber *f, struct qcow2 *q)
+{
+	for (u32 b = 1; b < q->reftable_n; b++) {
+		struct table *t;
+		int ret = refblock_get(f, q, b, &t);
+
+		if (ret < 0)
+			return ret;
+		if (!t || t->committing || t->fresh || !is_idle(q, t))
+			continue;
+		overlap_remove(&q->metadata, t->hoff >> q->cluster_bits);
+		cache_drop(&q->blocks, t);
+		q->reftable[b] = 0;
+		q->first_free[b] = 0;
+		q->reftable_dirty[b * 8ull / q->granule] = 1;
+		q->reftable_any_dirty = true;
+	}
+	/* Should this fail, blocks made again lie where these are. */
+	q->commit_refcounts = true;
+	return q->reftable_any_dirty ? qcow2_commit(f, q) : 0;
+}
+
 /* Give the end of the file back.  Nothing is lost if that fails. */
 static void truncate_file(struct fiber *f, struct qcow2 *q)
 {
@@ -160,8 +197,8 @@ static void truncate_file(struct fiber *f, struct qcow2 *q)
 	u64 end;
 
 	fiber_mutex_lock(f, &q->alloc_lock);
-	if (file->grows && used_end(f, q, &end) == 0 && end && end < file->bytes &&
-	    image_resize(f, file, end, &ignored) == 0)
+	if (file->grows && drop_idle_blocks(f, q) == 0 && used_end(f, q, &end) == 0 && end &&
+	    end < file->bytes && image_resize(f, file, end, &ignored) == 0)
 		q->fresh_hoff = end;
 	fiber_mutex_unlock(f, &q->alloc_lock);
 }
