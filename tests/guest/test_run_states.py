@@ -77,19 +77,20 @@ def test_no_reboot_with_no_shutdown_pauses(tmp_path):
 # An instruction that no x86 has, in a place that KVM's emulator must run: jumping
 # into device registers, which cannot be executed.
 LOST = """
-	lgdt	[gdtr]
+	lgdt	[where]
 	mov	eax, cr0
 	or	al, 1
 	mov	cr0, eax
-	ljmp	8:flat
+	.byte	0xea
+	.word	wide, 8
 	.code32
-flat:	mov	eax, 0xd0000000
+wide:	mov	eax, 0xd0000000
 	jmp	eax
 	.code16
 	.balign	8
-gdt:	.quad	0, 0x00cf9b000000ffff
-gdtr:	.word	15
-	.long	gdt
+table:	.quad	0, 0x00cf9b000000ffff
+where:	.word	15
+	.long	table
 """
 
 
