@@ -90,8 +90,7 @@ int vm_add_board(struct vm *vm, struct error *err)
 	int ret = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(parts) && ret == 0; i++)
-		if (device_class_find(parts[i].driver) &&
-		    (!parts[i].is_vga || wants_vga(vm->config)))
+		if (!parts[i].is_vga || wants_vga(vm->config))
 			ret = add_part(vm, &parts[i], err);
 	if (ret == 0)
 		ret = vm_add_serials(vm, err);
