@@ -12,6 +12,7 @@
 #include "base/thread.h"
 #include "block/blk.h"
 #include "block/file.h"
+#include "block/filter.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -427,6 +428,101 @@ static void a_borrowed_loop_serves_requests_too(void **state)
 	loop_free(loop);
 }
 
+/* --- durability, seen from the file ------------------------------------------ */
+
+struct durable {
+	const char *name;
+	struct record_log log;
+	struct fault_rule rule;
+	struct blk *blk;
+	struct blk_req req;
+	int ret;
+	bool done;
+};
+
+static struct image *wrap_both(struct image *file, void *arg)
+{
+	struct durable *d = arg;
+	struct image *img;
+
+	assert_int_equal(filter_record_new(&img, file, &d->log), 0);
+	assert_int_equal(filter_fault_new(&img, img, &d->rule), 0);
+	return img;
+}
+
+static void open_durable(struct fiber *f, void *arg)
+{
+	struct durable *d = arg;
+	struct open_policy policy = {
+		.writable = true, .format = "raw", .wrap = wrap_both, .wrap_arg = d};
+	struct image *img;
+	struct error err;
+
+	assert_int_equal(image_open(f, &img, d->name, &policy, &err), 0);
+	assert_int_equal(blk_from_image(&d->blk, fiber_loop(f), img), 0);
+}
+
+static void durable_done(struct blk_req *req, int ret)
+{
+	struct durable *d = container_of(req, struct durable, req);
+
+	d->ret = ret;
+	d->done = true;
+}
+
+static int durable_write(struct fiber *f, struct durable *d, u32 flags)
+{
+	u8 b[SECTOR] = {0};
+	struct iovec iov = {b, sizeof(b)};
+
+	d->done = false;
+	d->req = (struct blk_req){
+		.op = BLK_WRITE, .flags = flags, .iov = &iov, .niov = 1, .done = durable_done};
+	blk_submit(d->blk, &d->req);
+	while (!d->done)
+		fiber_yield(f);
+	return d->ret;
+}
+
+static void write_durably(struct fiber *f, void *arg)
+{
+	struct durable *d = arg;
+
+	d->rule.error = -EIO;
+	assert_int_equal(durable_write(f, d, 0), 0);
+	assert_int_equal(d->log.n, 1);
+	assert_int_equal(durable_write(f, d, BLK_FUA), 0);
+	assert_int_equal(d->log.n, 3);
+	assert_int_equal(d->log.events[1].kind, RECORD_WRITE);
+	assert_int_equal(d->log.events[2].kind, RECORD_SYNC);
+	assert_int_equal(d->log.events[2].issued, 2); /* the write is covered */
+	d->rule.syncs = 1;
+	assert_int_equal(durable_write(f, d, BLK_FUA), -EIO);
+	d->rule.writes = 1;
+	assert_int_equal(durable_write(f, d, 0), -EIO);
+}
+
+static void a_write_with_fua_is_synced_before_it_is_done(void **state)
+{
+	struct disk *disk = *state;
+	struct durable d = {.name = disk->name};
+	struct blk_stats stats;
+	struct loop *loop;
+	struct error err;
+
+	blk_close(disk->blk);
+	disk->blk = NULL;
+	assert_int_equal(loop_new(&loop, "test", LOOP_AUTO, &err), 0);
+	assert_int_equal(loop_run_fiber(loop, open_durable, &d), 0);
+	assert_int_equal(loop_run_fiber(loop, write_durably, &d), 0);
+	blk_get_stats(d.blk, &stats);
+	assert_int_equal(stats.ops[BLK_WRITE], 2);
+	assert_int_equal(stats.failed[BLK_WRITE], 2);
+	blk_close(d.blk);
+	loop_free(loop);
+	record_log_fini(&d.log);
+}
+
 #define ON(setup, test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define ALL(setup)                                                                                 \
 	ON(setup, data_written_is_read_back_and_lies_in_the_file),                                 \
@@ -437,7 +533,8 @@ static void a_borrowed_loop_serves_requests_too(void **state)
 		ON(setup, a_drain_holds_requests_back_until_it_ends),                              \
 		ON(setup, several_threads_submit_at_once_and_are_counted),                         \
 		ON(setup, watchers_are_told_of_a_new_size), ON(setup, info_describes_the_drive),   \
-		ON(setup, a_borrowed_loop_serves_requests_too)
+		ON(setup, a_borrowed_loop_serves_requests_too),                                    \
+		ON(setup, a_write_with_fua_is_synced_before_it_is_done)
 
 int main(void)
 {
@@ -445,7 +542,11 @@ int main(void)
 	const struct CMUnitTest on_uring[] = {ALL(setup_uring)};
 	struct loop *loop;
 	struct error err;
-	int failed = cmocka_run_group_tests_name("threads", on_threads, NULL, NULL);
+	int failed;
+
+	/* A failure inside a fiber must not jump off its stack. */
+	setenv("CMOCKA_TEST_ABORT", "1", 1);
+	failed = cmocka_run_group_tests_name("threads", on_threads, NULL, NULL);
 
 	if (loop_new(&loop, "probe", LOOP_URING, &err) < 0) {
 		print_message("[  SKIPPED ] all tests on io_uring: %s\n", err.text);
