@@ -316,6 +316,17 @@ static void neighbours_in_host_memory_join(void **state)
 	mem_free(mem);
 }
 
+static void large_memory_may_be_mapped_by_huge_pages(void **state)
+{
+	struct mem *mem = new_mem(NULL);
+	struct mem_region *r = add(mem, 0, 6 * MiB + PAGE, MEM_RAM);
+	u8 *host = mem_region_host(r);
+
+	assert_true(is_aligned((u64)(uintptr_t)host, 2 * MiB));
+	memset(host, 1, 6 * MiB + PAGE); /* all of it is there */
+	mem_free(mem);
+}
+
 static void too_much_memory_is_one_clear_line(void **state)
 {
 	struct mem *mem = new_mem(NULL);
@@ -344,6 +355,7 @@ int main(void)
 		cmocka_unit_test(a_window_that_is_not_word_aligned_collects_its_own_bits),
 		cmocka_unit_test(a_range_becomes_vectors_or_says_why_not),
 		cmocka_unit_test(neighbours_in_host_memory_join),
+		cmocka_unit_test(large_memory_may_be_mapped_by_huge_pages),
 		cmocka_unit_test(too_much_memory_is_one_clear_line),
 	};
 

@@ -17,6 +17,7 @@
 
 #define PAGE_BITS   12
 #define PAGE_BYTES  ((u64)1 << PAGE_BITS)
+#define HUGE_BYTES  ((u64)2 << 20)
 #define MAX_REGIONS 64
 
 struct mem_region {
@@ -292,15 +293,36 @@ static struct mem_region *region_new(const struct mem_place *place)
 	return r;
 }
 
+/* Fresh memory.  Large pieces start at a multiple of the huge page size, so that
+ * guest and host addresses agree below it and the host can map huge pages. */
+static u8 *alloc_host(u64 bytes)
+{
+	u64 slack = bytes >= HUGE_BYTES ? HUGE_BYTES : 0, total, head;
+	u8 *all;
+
+	if (!add_ok(bytes, slack, &total))
+		return NULL;
+	all = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (all == MAP_FAILED)
+		return NULL;
+	if (!slack)
+		return all;
+	head = align_up((u64)(uintptr_t)all, HUGE_BYTES) - (u64)(uintptr_t)all;
+	if (head)
+		munmap(all, head);
+	if (slack - head)
+		munmap(all + head + bytes, slack - head);
+	return all + head;
+}
+
 int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
 	    struct error *err)
 {
 	struct mem_region *r = region_new(place);
-	void *host =
-		mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	u8 *host = alloc_host(r->bytes);
 	int ret;
 
-	if (host == MAP_FAILED) {
+	if (!host) {
 		free(r);
 		return err_set(err, -ENOMEM, "cannot set up %llu MiB of guest memory for %s",
 			       (unsigned long long)(place->bytes / MiB), place->name);
