@@ -470,6 +470,25 @@ static void absent_drives_answer_zero_status(void **state)
 	assert_int_equal(rd(r, REG_CMD), 0);
 }
 
+static void drive_1_works_alone(void **state)
+{
+	struct rig *r = *state;
+
+	mutex_lock(&r->lock);
+	r->ch.drives[0] = NULL;
+	mutex_unlock(&r->lock);
+	control(r, ATA_SRST);
+	control(r, 0);
+	assert_int_equal(rd(r, REG_CMD), 0);
+	wr(r, REG_CMD, 0x90);
+	assert_int_equal(rd(r, REG_DEVICE) & ATA_DEV, 0);
+	wr(r, REG_DEVICE, 0xb0);
+	assert_int_equal(rd(r, REG_MID), 0x14);
+	wr(r, REG_CMD, 0xa1);
+	assert_true(r->irq);
+	assert_int_equal(rd(r, REG_CMD), ATA_READY | ATA_DRQ);
+}
+
 static void unknown_commands_abort(void **state)
 {
 	struct rig *r = *state;
@@ -543,6 +562,7 @@ int main(void)
 		RIG_TEST(nien_keeps_the_line_low),
 		RIG_TEST(diagnostic_selects_drive_0_and_interrupts),
 		RIG_TEST(absent_drives_answer_zero_status),
+		RIG_TEST(drive_1_works_alone),
 		RIG_TEST(unknown_commands_abort),
 		RIG_TEST(verify_reads_and_forgets),
 		RIG_TEST(pause_waits_and_resume_goes_on),

@@ -415,6 +415,9 @@ static void places_are_taken_once(void **state)
 	struct error err;
 
 	assert_int_equal(piix_ide_attach(b->ide, &place, b->cd_blk, &dev, &err), -EEXIST);
+	place.cdrom = true; /* another name, the same place */
+	assert_int_equal(piix_ide_attach(b->ide, &place, b->cd_blk, &dev, &err), -EBUSY);
+	place.cdrom = false;
 	place.unit = 1;
 	place.serial = "a serial number that is too long";
 	assert_int_equal(piix_ide_attach(b->ide, &place, b->cd_blk, &dev, &err), -EINVAL);
