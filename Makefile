@@ -212,6 +212,7 @@ UNIT_TESTS := \
 	test_monitor \
 	test_options \
 	test_qcow2_fault \
+	test_qcow2_flow \
 	test_qcow2_hostile \
 	test_qcow2_model \
 	test_state \

@@ -181,7 +181,6 @@ int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flag
 	struct qcow2 *q = to_qcow2(img);
 	enum drop_mode mode = flags & ZERO_MAY_UNMAP ? DROP_ZERO_FREE : DROP_ZERO;
 	u64 start, end, stop = goff + bytes;
-	struct io_track io;
 	int ret;
 
 	whole_clusters(q, goff, bytes, &start, &end);
@@ -195,7 +194,6 @@ int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flag
 	ret = write_begin(f, q);
 	if (ret < 0)
 		return ret;
-	io_begin(q, &io);
 	if (start == end) { /* within one cluster, or astride two */
 		u64 middle = MIN(start, stop);
 
@@ -209,7 +207,6 @@ int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flag
 		if (ret == 0 && stop > end)
 			ret = zero_part(f, q, end, stop - end);
 	}
-	io_end(&io);
 	return ret;
 }
 

@@ -288,6 +288,7 @@ int header_open(struct fiber *f, struct qcow2 *q, const struct open_policy *poli
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not read qcow2 header");
 	fiber_mutex_init(&q->head_lock);
+	fiber_mutex_init(&q->begin_lock);
 	ret = check_sizes(q, err);
 	if (ret == 0)
 		ret = check_length(q, err);
@@ -343,29 +344,37 @@ int header_set_incompatible(struct fiber *f, struct qcow2 *q, u64 bit, bool on)
 	return ret;
 }
 
-int header_begin_writing(struct fiber *f, struct qcow2 *q)
+static int clear_autoclear(struct fiber *f, struct qcow2 *q)
 {
-	u64 old;
+	u64 old = be64_get(q->head.autoclear);
 	int ret;
 
-	if (q->version < 3 || !be64_get(q->head.autoclear)) {
-		q->writing = true;
+	if (q->version < 3 || !old)
 		return 0;
-	}
-	old = be64_get(q->head.autoclear);
 	q->head.autoclear = be64_of(0);
 	ret = header_write(f, q);
 	if (ret == 0)
 		ret = file_sync(f, q);
-	if (ret < 0) {
+	if (ret < 0)
 		q->head.autoclear = be64_of(old);
-		return ret;
-	}
-	if (old & AUTOCLEAR_BITMAPS && !q->writing)
+	else if (old & AUTOCLEAR_BITMAPS)
 		log_warn("%s: persistent bitmaps are not kept up to date: marked inconsistent",
 			 q->img.name);
-	q->writing = true;
-	return 0;
+	return ret;
+}
+
+/* Who comes second must wait too. */
+int header_begin_writing(struct fiber *f, struct qcow2 *q)
+{
+	int ret = 0;
+
+	fiber_mutex_lock(f, &q->begin_lock);
+	if (!q->writing)
+		ret = clear_autoclear(f, q);
+	if (ret == 0)
+		q->writing = true;
+	fiber_mutex_unlock(f, &q->begin_lock);
+	return ret;
 }
 
 int qcow2_corrupt(struct fiber *f, struct qcow2 *q, const char *fmt, ...)

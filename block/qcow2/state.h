@@ -57,7 +57,7 @@ struct qcow2 {
 		struct disk_header head;
 		u8 head_sector[HEADER_SECTOR];
 	};
-	struct fiber_mutex head_lock;
+	struct fiber_mutex head_lock, begin_lock;
 	struct disk_feature_name *features;
 	u32 feature_count;
 	bool writing; /* autoclear bits are gone: anything may be written */

@@ -30,8 +30,26 @@ static struct mem_disk *disk_of(struct image *img)
 	return container_of(img, struct mem_image, img)->disk;
 }
 
+void mem_disk_release(struct mem_disk *d)
+{
+	assert(d->held);
+	d->held = false;
+	fiber_queue_wake_all(&d->gate);
+}
+
+static void hold(struct fiber *f, struct mem_disk *d)
+{
+	d->hold_next = false;
+	d->held = true;
+	fiber_queue_init(&d->gate);
+	while (d->held)
+		fiber_queue_wait(f, &d->gate);
+}
+
 static void stumble(struct fiber *f, struct mem_disk *d)
 {
+	if (d->hold_next)
+		hold(f, d);
 	if (!d->seed)
 		return;
 	for (u64 n = next_random(&d->seed) % 4; n; n--)

@@ -12,6 +12,9 @@ struct mem_disk {
 	bool fixed; /* like a block device: does not grow */
 	u64 seed;   /* of the suspensions; 0: none */
 	u64 reads, writes, syncs;
+	bool hold_next; /* the next request waits before it touches the data */
+	bool held;	/* it does so now */
+	struct fiber_queue gate;
 };
 
 void mem_disk_fini(struct mem_disk *d);
@@ -21,6 +24,9 @@ struct image *mem_image_new(struct loop *loop, struct mem_disk *d);
 /* Open a format over `below`, which it takes, also on failure. */
 int image_open_over(struct fiber *f, struct image **out, const char *format, struct image *below,
 		    const struct open_policy *policy, struct error *err);
+
+/* Let the request go that is held. */
+void mem_disk_release(struct mem_disk *d);
 
 /* xorshift: the next number of a seed that is not 0. */
 u64 next_random(u64 *seed);
