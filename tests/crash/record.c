@@ -185,6 +185,25 @@ static void run_large(struct fiber *f, struct run *r)
 	}
 }
 
+/* Up, so that L1 and refcount table move, and down again. */
+static void run_resize(struct fiber *f, struct run *r)
+{
+	const u64 sizes[] = {8 * MiB, GUEST_BYTES + 4096, 4 * MiB, GUEST_BYTES};
+	struct error err = {0};
+
+	for (u32 i = 0; i < ARRAY_LEN(sizes); i++) {
+		u64 last = sizes[i] - 64 * KiB;
+		u8 buf[SECTOR];
+
+		memset(buf, (int)i, sizeof(buf));
+		if (image_resize(f, r->img, sizes[i], &err) < 0)
+			fail_msg("%s", err.text);
+		for (u64 k = 0; k < 16; k++)
+			assert_int_equal(image_pwrite(f, r->img, last + k * 4096, buf, SECTOR), 0);
+		do_flush(f, r);
+	}
+}
+
 void run_record(struct fiber *f, struct run *r)
 {
 	r->seed = r->s->seed;
@@ -195,6 +214,8 @@ void run_record(struct fiber *f, struct run *r)
 	for (u32 round = 0; round < 3; round++) {
 		run_writers(f, r);
 		run_large(f, r);
+		if (r->s->resize)
+			run_resize(f, r);
 	}
 	assert_int_equal(image_close(f, r->img), 0);
 	r->img = NULL;

@@ -52,6 +52,11 @@ static void disk_reach(struct mem_disk *d, u64 end)
 
 static void apply_part(struct mem_disk *d, const struct record_event *e, u64 skip, u64 bytes)
 {
+	if (e->kind == RECORD_RESIZE) {
+		disk_reach(d, e->bytes);
+		d->bytes = e->bytes;
+		return;
+	}
 	disk_reach(d, e->hoff + skip + bytes);
 	if (e->kind == RECORD_WRITE)
 		memcpy(d->data + e->hoff + skip, e->data + skip, bytes);
@@ -61,7 +66,8 @@ static void apply_part(struct mem_disk *d, const struct record_event *e, u64 ski
 
 static bool changes(const struct record_event *e)
 {
-	return e->kind == RECORD_WRITE || e->kind == RECORD_ZERO || e->kind == RECORD_DISCARD;
+	return e->kind == RECORD_WRITE || e->kind == RECORD_ZERO || e->kind == RECORD_DISCARD ||
+	       e->kind == RECORD_RESIZE;
 }
 
 /* --- what the disk holds --------------------------------------------------------- */
@@ -85,6 +91,10 @@ static void advance(struct cut *c, size_t events)
 
 static void apply_torn(struct cut *c, const struct record_event *e)
 {
+	if (e->kind == RECORD_RESIZE) {
+		apply_part(&c->disk, e, 0, 0);
+		return;
+	}
 	for (u64 at = 0, part; at < e->bytes; at += part) {
 		part = MIN(SECTOR - ((e->hoff + at) & (SECTOR - 1)), e->bytes - at);
 		if (next_random(&c->seed) % 2)
@@ -179,8 +189,9 @@ static void verify_guest(struct fiber *f, struct cut *c)
 	struct image *img;
 
 	assert_int_equal(run_open(f, c->r, &c->disk, true, false, &img), 0);
+	assert_true(img->bytes >= GUEST_BYTES);
 	assert_int_equal(image_pread(f, img, 0, c->guest, GUEST_BYTES), 0);
-	for (u64 s = 0; s < SECTORS; s++) {
+	for (u64 s = 0; s < SECTORS && !c->r->s->resize; s++) {
 		u64 stamp, last;
 
 		memcpy(&stamp, c->guest + s * SECTOR, 8);
@@ -363,12 +374,24 @@ static void power_cut_with_lazy_refcounts_is_repaired_at_open(void **state)
 					      .images = 60});
 }
 
+static void power_cut_while_resizing_leaves_no_corruption(void **state)
+{
+	run_scenario(state, (struct scenario){.name = "resizing, 512 byte clusters",
+					      .cluster_bytes = 512,
+					      .version = 3,
+					      .resize = true,
+					      .writes = 30,
+					      .samples = 1,
+					      .images = 60});
+}
+
 #define TESTS(X)                                                                                   \
 	X(power_cut_with_large_clusters_loses_nothing_flushed),                                    \
 		X(power_cut_with_small_clusters_loses_nothing_flushed),                            \
 		X(power_cut_over_a_backing_image_loses_nothing_flushed),                           \
 		X(power_cut_of_a_version_2_image_loses_nothing_flushed),                           \
-		X(power_cut_with_lazy_refcounts_is_repaired_at_open)
+		X(power_cut_with_lazy_refcounts_is_repaired_at_open),                              \
+		X(power_cut_while_resizing_leaves_no_corruption)
 
 int main(void)
 {
