@@ -314,6 +314,39 @@ static void a_triple_fault_stops_until_reset(void **state)
 	tm_stop(t);
 }
 
+/* Jumps to where there is a device and no memory. */
+GUEST(lost, "mov $0x10, %dx; mov $'l', %al; outb %al, %dx; ljmp $0x2000, $0");
+
+static void a_guest_that_cannot_go_on_is_reported_and_can_be_reset(void **state)
+{
+	struct test_machine *t;
+	struct kvm_regs regs;
+	struct error err = {0};
+
+	t = TM_START(hello, 1);
+	tm_wait(t);
+	vcpus_pause(t->vcpus);
+	assert_int_equal(
+		mem_write(t->m.mem, GUEST_CODE, guest_lost, (u64)(guest_lost_end - guest_lost)), 0);
+	assert_int_equal(vcpus_reset(t->vcpus), 0);
+	assert_int_equal(log_set_file("/dev/null", &err), 0); /* a page of registers */
+	vcpus_resume(t->vcpus);
+	tm_wait_for(t, &t->failures, 1);
+	vcpus_pause(t->vcpus);
+	assert_int_equal(log_set_file(NULL, &err), 0);
+	assert_int_equal(vcpu_get_regs(vcpus_get(t->vcpus, 0), &regs), 0);
+	assert_int_equal(t->failures, 1);
+	t->failures = 0;
+	assert_int_equal(mem_write(t->m.mem, GUEST_CODE, guest_hello,
+				   (u64)(guest_hello_end - guest_hello)),
+			 0);
+	assert_int_equal(vcpus_reset(t->vcpus), 0);
+	vcpus_resume(t->vcpus);
+	tm_wait(t);
+	assert_string_equal(t->text, "HitherelHithere");
+	tm_stop(t);
+}
+
 static void reset_is_the_power_on_state(void **state)
 {
 	struct test_machine *t;
@@ -426,6 +459,7 @@ int main(void)
 		cmocka_unit_test(doorbells_ring_without_their_handler),
 		cmocka_unit_test(pauses_never_tear_an_access),
 		cmocka_unit_test(a_triple_fault_stops_until_reset),
+		cmocka_unit_test(a_guest_that_cannot_go_on_is_reported_and_can_be_reset),
 		cmocka_unit_test(reset_is_the_power_on_state),
 		cmocka_unit_test(other_cpus_start_by_init_and_sipi),
 		cmocka_unit_test(four_cpus_pause_together),
