@@ -1,4 +1,7 @@
-"""A Debian kernel on the demo guest's disk: the way a user boots a system."""
+"""A Debian kernel on the demo guest's disk: the way a user boots a system.
+
+One test boots over IDE: its firmware moves every word by port I/O, which takes a
+nested machine minutes."""
 import hashlib
 
 import pytest
@@ -54,7 +57,7 @@ def test_boots_to_login_writes_a_file_and_powers_off(disk, bus):
 
 
 def test_system_powerdown_ends_the_guest_through_acpi(disk):
-    with Vm("-drive", "file=%s,if=virtio" % disk, memory=256) as vm:
+    with Vm(*DRIVES["virtio"](disk), memory=256) as vm:
         log_in(vm)
         vm.monitor("system_powerdown")
         vm.serial.expect("power button pressed", 60)
@@ -64,7 +67,7 @@ def test_system_powerdown_ends_the_guest_through_acpi(disk):
 
 
 def test_system_reset_boots_the_guest_again(disk):
-    with Vm("-hda", disk, memory=256) as vm:
+    with Vm(*DRIVES["virtio"](disk), memory=256) as vm:
         log_in(vm)
         shell(vm, "echo before >/root/reset; sync")
         vm.monitor("system_reset")
