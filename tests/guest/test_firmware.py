@@ -1,5 +1,5 @@
 """SeaBIOS and what it boots: own boot sectors from every bus, GRUB's rescue CD.
-All of it real mode or flat 32-bit code: any KVM runs it."""
+All of it real mode or flat 32-bit code: any KVM runs it, but for what is marked."""
 import os
 import re
 
@@ -97,7 +97,10 @@ def test_no_shutdown_keeps_the_machine_after_power_off(tmp_path):
         assert vm.quit() == 0
 
 
-@pytest.mark.parametrize("how", guests.RESETS)
+# KVM's emulator, in charge where there is no VT-x, knows no limit of the vector table.
+@pytest.mark.parametrize("how", [
+    pytest.param(how, marks=[pytest.mark.full_kvm] if how == "triple fault" else [])
+    for how in guests.RESETS])
 def test_guest_resets_itself(tmp_path, how):
     disk = guests.disk_with(tmp_path / "disk.raw", guests.resets(tmp_path, how))
     with Vm(*drive("ide", disk, "raw")) as vm:
@@ -146,9 +149,13 @@ def test_firmware_finds_two_cpus(tmp_path):
 @pytest.mark.limit(240)
 def test_grub_rescue_cd_comes_to_its_prompt_and_obeys_keys():
     with Vm("-cdrom", RESCUE_CD, memory=128) as vm:
-        vm.wait_screen(r"GNU GRUB", 150)        # its menu: `c` gives the prompt
-        vm.monitor("sendkey c")
-        vm.wait_screen(r"grub>", 60)
-        for key in ("l", "s", "ret"):
+        # `c` leaves the menu for the prompt; pressed again, in case it came too early.
+        vm.wait_bios("Booting from DVD/CD", 60)
+
+        def prompt():
+            vm.monitor("sendkey c")
+            return "grub>" in "\n".join(vm.screen())
+        vm.wait_for(prompt, 180, lambda: "no prompt:\n" + "\n".join(vm.screen()))
+        for key in ("ret", "l", "s", "ret"):
             vm.monitor("sendkey " + key)
         vm.wait_screen(r"\(cd\d*\)", 60)
