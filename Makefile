@@ -220,6 +220,7 @@ UNIT_TESTS := \
 DEVICE_TESTS := \
 	test_ata \
 	test_atapi \
+	test_board \
 	test_debug \
 	test_every_class \
 	test_firmware \
