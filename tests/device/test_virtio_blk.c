@@ -5,6 +5,7 @@
 #include "devices/i440fx.h"
 #include "devices/virtio/blk.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -393,6 +394,30 @@ static void bad_properties_are_refused(void **state)
 	guest_fini(&g);
 }
 
+static void no_memory_is_an_error_and_leaves_nothing_behind(void **state)
+{
+	struct virtio_guest g;
+	struct error err;
+	int ret = -ENOMEM;
+	unsigned nth;
+
+	guest_init(&g, DISK, NULL);
+	device_free(g.dev);
+	for (nth = 1; ret < 0; nth++) {
+		struct prop_value values[] = {{.name = "drive", .ptr = g.blk},
+					      {.name = "num-queues", .text = "3"}};
+		struct device_args args = {.parent = g.bridge, .values = values, .n_values = 2};
+
+		try_alloc_fail_nth(nth);
+		ret = device_new(&g.dev, &g.fm.m, &virtio_blk_class, &args, &err);
+		try_alloc_fail_nth(0);
+		if (ret < 0)
+			assert_non_null(strstr(err.text, "no memory for 256 requests"));
+	}
+	assert_true(nth > 3);
+	guest_fini(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -412,6 +437,7 @@ int main(void)
 		cmocka_unit_test(every_queue_is_served),
 		cmocka_unit_test(a_read_only_drive_says_so_and_refuses),
 		cmocka_unit_test(bad_properties_are_refused),
+		cmocka_unit_test(no_memory_is_an_error_and_leaves_nothing_behind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

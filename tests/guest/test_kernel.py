@@ -293,8 +293,10 @@ def test_debian_kernel_mounts_its_root_from_virtio(tmp_path, device):
         vm.serial.expect("login: ", 200)
         vm.serial.send("root\r")
         vm.serial.expect("# ")
-        vm.serial.send("dd if=/dev/urandom of=/root/big bs=64k count=40; rm /root/big; sync;"
-                       " grep -c virtio0 /proc/interrupts; echo kernel booted >/root/x; sync\r")
+        vm.serial.send("dd if=/dev/urandom of=/root/big bs=64k count=40; rm /root/big; sync; "
+                       "fstrim / && echo trimmed; grep -c virtio0 /proc/interrupts; "
+                       "echo kernel booted >/root/x; sync\r")
+        vm.serial.expect(r"\ntrimmed\r")
         vm.serial.expect(r"\n[23]\r")            # MSI-X: configuration and queues
         vm.serial.expect("# ")
         vm.serial.send("poweroff\r")

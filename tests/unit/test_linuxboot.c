@@ -335,6 +335,24 @@ static void bad_multiboot_kernels_are_refused_by_name(void **state)
 	assert_non_null(strstr(b->err.text, "beyond the end of the file"));
 }
 
+static void no_memory_is_an_error(void **state)
+{
+	struct bed *b = *state;
+	int ret = -ENOMEM;
+	unsigned nth;
+
+	make_elf32(b, 0x100000, 0x100000);
+	make_initrd(b, 5000);
+	for (nth = 1; ret < 0; nth++) {
+		reset_plan(b);
+		try_alloc_fail_nth(nth);
+		ret = multiboot_plan(&b->p, &b->err);
+		try_alloc_fail_nth(0);
+		assert_true(ret == 0 || ret == -ENOMEM);
+	}
+	assert_true(nth > 3);
+}
+
 /* --- damaged files ----------------------------------------------------------------------- */
 
 static u64 rnd(u64 *seed)
@@ -405,6 +423,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(modules_follow_the_kernel, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_multiboot_kernels_are_refused_by_name, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(no_memory_is_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_files_do_no_harm, setup, teardown),
 	};
 
