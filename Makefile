@@ -19,7 +19,9 @@ OPT_release := -O2 -g
 OPT_debug   := -O0 -g3
 OPT_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	       -fno-omit-frame-pointer
-OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+# gcc warns that fences are not modelled; rings of shared memory need them.
+OPT_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer \
+	       $(if $(filter clang,$(CC)),,-Wno-tsan)
 OPT_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
 ifeq ($(BUILD),fuzz)
 CC := clang
