@@ -11,6 +11,7 @@ monitor is on a pseudo-terminal; SeaBIOS's debug port goes to a file.
 import os
 import re
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -169,6 +170,11 @@ class Vm:
 
     def close(self):
         if not self.spawn.closed:
+            if self.spawn.isalive():
+                # pexpect's own close waits a tenth of a second for the process to end;
+                # on a busy host the kernel takes longer over a virtual machine.
+                self.spawn.kill(signal.SIGKILL)
+                self.spawn.wait()
             self.spawn.close(force=True)
         if self.serial:
             self.serial.close()
