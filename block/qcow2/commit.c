@@ -113,7 +113,8 @@ static int commit_copy(struct commit *c)
 	c->layout = (struct layout){q->img.bytes, q->l1_hoff, q->l1_entries};
 	list_splice(&c->freed, &q->freed);
 	q->layout_dirty = false;
-	q->l1_any_dirty = false;
+	if (ret == 0) /* else some granules were not copied */
+		q->l1_any_dirty = false;
 	return ret;
 }
 
