@@ -213,6 +213,7 @@ UNIT_TESTS := \
 	test_mem \
 	test_monitor \
 	test_options \
+	test_qcow2_edges \
 	test_qcow2_fault \
 	test_qcow2_flow \
 	test_qcow2_hostile \

@@ -96,7 +96,7 @@ static int stored_refcount(struct fiber *f, struct qcow2 *q, u64 hoff, u64 *out)
 
 	*out = 0;
 	if (block_hoff(q, b))
-		ret = refblock_get(f, q, (u32)b, &t);
+		ret = refblock_get(f, q, b, &t);
 	if (t)
 		*out = refcount_load(q, t->data, (u32)(cluster & (q->refblock_entries - 1)));
 	return ret;

@@ -56,6 +56,14 @@ void l1_set(struct qcow2 *q, u32 l1_index, u64 entry)
 	q->l1_any_dirty = true;
 }
 
+bool l2_place_is_sound(const struct qcow2 *q, u64 hoff)
+{
+	enum overlap_kind kind = overlap_find(&q->metadata, hoff >> q->cluster_bits);
+
+	/* Two entries may share a table; the first that copies it unmarks it. */
+	return is_aligned(hoff, q->cluster_bytes) && (kind == OVERLAP_L2 || kind == OVERLAP_NONE);
+}
+
 /* Put a table, new or a copy of `old`, at hoff.  -ENOMEM. */
 static int install(struct qcow2 *q, u32 l1_index, struct table *old, u64 hoff)
 {
@@ -96,6 +104,9 @@ int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table
 		if (ret < 0 || (*out && q->l1[l1_index] & ENTRY_COPIED))
 			return ret;
 		entry = q->l1[l1_index];
+		if (*out && !l2_place_is_sound(q, entry & ENTRY_HOFF))
+			return qcow2_corrupt(f, q, "L2 table in other metadata (L1 index: %#x)",
+					     l1_index);
 		ret = cluster_alloc(f, q, 1, &a);
 		if (ret < 0)
 			return ret;

@@ -53,13 +53,16 @@ static inline u64 l2_entry(const struct table *t, u32 i)
  * writes them.  The clusters they pointed at are freed, unless kept. */
 void l2_set(struct qcow2 *q, struct table *t, u32 i, u64 entry);
 void l1_set(struct qcow2 *q, u32 l1_index, u64 entry);
+/* May the place an L1 entry names be freed?  Not if other metadata lies there. */
+bool l2_place_is_sound(const struct qcow2 *q, u64 hoff);
 
 /* --- refcount.c --- */
 u64 refcount_load(const struct qcow2 *q, const u8 *block, u32 i);
 void refcount_store(const struct qcow2 *q, u8 *block, u32 i, u64 value);
 u64 refcount_max(const struct qcow2 *q);
-/* Block b of the refcount tree, NULL if there is none.  Suspends. */
-int refblock_get(struct fiber *f, struct qcow2 *q, u32 b, struct table **out);
+/* A block of the refcount tree, NULL if there is none; any index, as entries may
+ * name places far away.  Suspends. */
+int refblock_get(struct fiber *f, struct qcow2 *q, u64 index, struct table **out);
 void refblock_set(struct qcow2 *q, struct table *t, u32 i, u64 value);
 /* Make room for block b in the table in memory, and make the block in this free
  * cluster, which it describes itself or a block in the cache does.  -EFBIG. */

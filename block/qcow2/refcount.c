@@ -53,13 +53,15 @@ static int load_block(struct fiber *f, struct qcow2 *q, u32 b)
 	return cache_load(f, &q->blocks, q->img.below, b, hoff);
 }
 
-int refblock_get(struct fiber *f, struct qcow2 *q, u32 b, struct table **out)
+int refblock_get(struct fiber *f, struct qcow2 *q, u64 index, struct table **out)
 {
+	u32 b = (u32)index;
+
 	for (;;) {
 		int ret;
 
 		*out = NULL;
-		if (b >= q->reftable_n)
+		if (index >= q->reftable_n)
 			return 0;
 		*out = cache_peek(&q->blocks, b);
 		if (*out)
@@ -134,7 +136,7 @@ int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, u64 cluster, struct ta
 
 	if (ret < 0)
 		return ret;
-	assert(!q->reftable[b] && !q->blocks.tables[b]);
+	assert(!(q->reftable[b] & REFTABLE_HOFF) && !q->blocks.tables[b]);
 	ret = overlap_add(&q->metadata, cluster, OVERLAP_REFBLOCK, &was);
 	if (ret == -EEXIST)
 		return qcow2_corrupt(f, q,
@@ -166,6 +168,8 @@ static int lower(struct fiber *f, struct qcow2 *q, struct table *t, u64 cluster)
 		return qcow2_corrupt(f, q, "refcount of freed cluster %llu is already 0",
 				     (unsigned long long)cluster);
 	refblock_set(q, t, i, value - 1);
+	/* It may have been written where the file had not reached before. */
+	q->fresh_hoff = MAX(q->fresh_hoff, (cluster + 1) << q->cluster_bits);
 	return 0;
 }
 
@@ -175,7 +179,7 @@ static int release_run(struct fiber *f, struct qcow2 *q, struct freed_run *run)
 	while (run->clusters) {
 		u64 cluster = run->hoff >> q->cluster_bits;
 		struct table *t;
-		int ret = refblock_get(f, q, (u32)(cluster >> q->refblock_bits), &t);
+		int ret = refblock_get(f, q, cluster >> q->refblock_bits, &t);
 
 		if (ret < 0)
 			return ret;
@@ -203,7 +207,7 @@ static void discard_run(struct fiber *f, struct qcow2 *q, const struct freed_run
 		u64 cluster = (run->hoff >> q->cluster_bits) + i;
 		struct table *t;
 
-		if (refblock_get(f, q, (u32)(cluster >> q->refblock_bits), &t) < 0 || !t ||
+		if (refblock_get(f, q, cluster >> q->refblock_bits, &t) < 0 || !t ||
 		    refcount_load(q, t->data, (u32)(cluster & (q->refblock_entries - 1))) != 1)
 			return;
 	}

@@ -114,11 +114,12 @@ static void cut_l1(struct qcow2 *q, u32 n)
 
 		if (q->l2.tables[i])
 			cache_drop(&q->l2, q->l2.tables[i]);
-		if (hoff) {
+		if (hoff && l2_place_is_sound(q, hoff)) { /* else at worst a leak */
 			overlap_remove(&q->metadata, hoff >> q->cluster_bits);
 			cluster_free(q, hoff, 1);
-			l1_set(q, i, 0);
 		}
+		if (q->l1[i])
+			l1_set(q, i, 0);
 	}
 	for (u32 i = clusters; i < q->l1_clusters; i++) {
 		u64 hoff = q->l1_hoff + ((u64)i << q->cluster_bits);

@@ -1,0 +1,304 @@
+/* qcow2 at its edges: entries that are legal but odd or that lie about places,
+ * clusters beyond the end of the file, requests that meet at a bad moment. */
+#include "tests/unit/backends.h"
+
+#include "base/bytes.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "block/filter.h"
+#include "block/qcow2/format.h"
+#include "block/qcow2/qcow2.h"
+#include "tests/lib/mem_image.h"
+
+#include <errno.h>
+
+#define CLUSTER (64 * KiB)
+#define L2_HOFF (4ull * CLUSTER) /* where the first L2 table of a fresh image goes */
+
+struct lab {
+	struct mem_disk disk;
+	struct image *img;
+	struct record_log log;
+	int pending;
+};
+
+/* An image of opt, with `n` clusters written from the start; left closed. */
+static struct lab *lab_new(struct fiber *f, const struct qcow2_create_options *opt, u32 n)
+{
+	struct lab *l = xnew(struct lab);
+	struct open_policy policy = {.writable = true};
+	struct image *file = mem_image_new(fiber_loop(f), &l->disk);
+	u32 bytes = opt->cluster_bytes ? opt->cluster_bytes : CLUSTER;
+	AUTO_FREE u8 *buf = xalloc(bytes);
+	struct error err = {0};
+
+	assert_int_equal(qcow2_create(f, file, opt, &err), 0);
+	assert_int_equal(image_open_over(f, &l->img, "qcow2", file, &policy, &err), 0);
+	memset(buf, 0x11, bytes);
+	for (u64 i = 0; i < n; i++)
+		assert_int_equal(image_pwrite(f, l->img, i * bytes, buf, bytes), 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	return l;
+}
+
+static void lab_open(struct fiber *f, struct lab *l)
+{
+	struct open_policy policy = {.writable = true, .discard = true};
+	struct image *below = mem_image_new(fiber_loop(f), &l->disk);
+	struct error err = {0};
+
+	assert_int_equal(filter_record_new(&below, below, &l->log), 0);
+	assert_int_equal(image_open_over(f, &l->img, "qcow2", below, &policy, &err), 0);
+}
+
+static void lab_free(struct lab *l)
+{
+	record_log_fini(&l->log);
+	mem_disk_fini(&l->disk);
+	free(l);
+}
+
+static u64 l2_entry_at(const struct lab *l, u32 i)
+{
+	return load_be64(l->disk.data + L2_HOFF + i * 8ull);
+}
+
+static void assert_sound(struct fiber *f, struct lab *l)
+{
+	struct check_request req = {0};
+	struct error err = {0};
+
+	lab_open(f, l);
+	assert_int_equal(l->img->driver->check(f, l->img, &req, &err), 0);
+	assert_int_equal(req.result.corruptions + req.result.check_errors, 0);
+	assert_int_equal(image_close(f, l->img), 0);
+}
+
+/* --- reserved bits of the refcount table ------------------------------------------- */
+
+static void reserved_bits(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB, .cluster_bytes = 512};
+	struct lab *l = lab_new(f, &opt, 1);
+	u64 reftable = load_be64(l->disk.data + 48);
+	u8 buf[512] = {0x22};
+
+	for (u32 i = 1; i < 64; i++)
+		store_be64(l->disk.data + reftable + i * 8ull, 1); /* no block there */
+	lab_open(f, l);
+	for (u64 goff = 512; goff < 512 * KiB; goff += 512)
+		assert_int_equal(image_pwrite(f, l->img, goff, buf, 512), 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	assert_sound(f, l);
+	lab_free(l);
+}
+
+static void reserved_bits_of_the_refcount_table_are_no_block(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, reserved_bits, NULL), 0);
+}
+
+/* --- an L1 entry beyond the disk --------------------------------------------------- */
+
+static void shrink_garbage(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB};
+	u64 entries[] = {0x50200 | ENTRY_COPIED, 2 * CLUSTER, 2 * CLUSTER | ENTRY_COPIED >> 1};
+
+	for (unsigned i = 0; i < ARRAY_LEN(entries); i++) {
+		struct lab *l = lab_new(f, &opt, 1);
+		u64 l1 = load_be64(l->disk.data + 40);
+		struct error err = {0};
+
+		store_be32(l->disk.data + 36, 3); /* more entries than the size needs */
+		store_be64(l->disk.data + l1 + 16, entries[i]);
+		lab_open(f, l);
+		(void)image_resize(f, l->img, 512 * KiB, &err);
+		(void)image_close(f, l->img);
+		/* Whatever it said, the refcount block is still in use. */
+		assert_int_equal(load_be16(l->disk.data + 2 * CLUSTER + 4), 1);
+		lab_free(l);
+	}
+}
+
+static void shrinking_survives_garbage_beyond_the_disk(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, shrink_garbage, NULL), 0);
+}
+
+/* --- an L2 table that is something else -------------------------------------------- */
+
+static void alias(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1ull << 30};
+	u64 span = (u64)CLUSTER * CLUSTER / 8;
+	u8 buf[512] = {0x22};
+
+	/* Refcount table, its block, L1 table. */
+	for (u64 target = 1; target <= 3; target++) {
+		struct lab *l = lab_new(f, &opt, 1);
+		u64 l1 = load_be64(l->disk.data + 40);
+
+		/* Shared, it says, so it would be copied and freed. */
+		store_be64(l->disk.data + l1 + 8, target * CLUSTER);
+		lab_open(f, l);
+		assert_int_equal(image_pwrite(f, l->img, span + 1000 * CLUSTER, buf, 512), -EIO);
+		assert_int_equal(load_be64(l->disk.data + 72), INCOMPAT_CORRUPT);
+		(void)image_close(f, l->img);
+		lab_free(l);
+	}
+}
+
+static void metadata_taken_for_an_l2_table_is_not_freed(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, alias, NULL), 0);
+}
+
+/* --- a cluster far beyond what refcounts describe ---------------------------------- */
+
+static void far_cluster(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {
+		.bytes = 16 * KiB, .cluster_bytes = 512, .refcount_bits = 64};
+	struct lab *l = lab_new(f, &opt, 4);
+	u64 l1 = load_be64(l->disk.data + 40);
+	u64 l2 = load_be64(l->disk.data + l1) & ENTRY_HOFF;
+	u64 near = load_be64(l->disk.data + l2) & ENTRY_HOFF;
+	u64 block = load_be64(l->disk.data + load_be64(l->disk.data + 48));
+
+	/* The index of its refcount block does not fit 32 bits. */
+	store_be64(l->disk.data + l2 + 8, near | (u64)1 << 47);
+	lab_open(f, l);
+	(void)image_discard(f, l->img, 512, 512);
+	(void)image_flush(f, l->img);
+	(void)image_flush(f, l->img);
+	(void)image_close(f, l->img);
+	assert_int_equal(load_be64(l->disk.data + block + near / 512 * 8), 1);
+	lab_free(l);
+}
+
+static void freeing_a_far_cluster_leaves_near_ones_alone(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, far_cluster, NULL), 0);
+}
+
+/* --- a cluster beyond the end of the file ------------------------------------------ */
+
+static void beyond_end(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB};
+	struct lab *l = lab_new(f, &opt, 1);
+	u64 hoff = l2_entry_at(l, 0) & ENTRY_HOFF;
+	AUTO_FREE u8 *buf = xalloc(CLUSTER);
+
+	memset(l->disk.data + hoff, 0, l->disk.bytes - hoff);
+	l->disk.bytes = hoff; /* preallocated, but the file is not that long */
+	lab_open(f, l);
+	memset(buf, 0x33, CLUSTER);
+	assert_int_equal(image_pwrite(f, l->img, 0, buf, CLUSTER), 0);
+	assert_int_equal(l->disk.bytes, hoff + CLUSTER);
+	assert_int_equal(image_zero(f, l->img, 0, CLUSTER, ZERO_MAY_UNMAP), 0);
+	assert_int_equal(image_flush(f, l->img), 0);
+	assert_int_equal(image_flush(f, l->img), 0);
+	memset(l->disk.data + hoff, 0x44, CLUSTER); /* discarding may do nothing */
+	assert_int_equal(image_pwrite(f, l->img, 0, buf, 512), 0);
+	assert_int_equal(image_pread(f, l->img, 0, buf, CLUSTER), 0);
+	for (u32 i = 512; i < CLUSTER; i++)
+		assert_int_equal(buf[i], 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	lab_free(l);
+}
+
+static void a_cluster_beyond_the_files_end_is_not_taken_for_new_twice(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, beyond_end, NULL), 0);
+}
+
+/* --- a commit without memory ------------------------------------------------------- */
+
+static void no_memory(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB};
+	u8 buf[512] = {0x22}, got[512];
+
+	for (unsigned nth = 1; nth < 8; nth++) {
+		struct lab *l = lab_new(f, &opt, 0);
+
+		lab_open(f, l);
+		assert_int_equal(image_pwrite(f, l->img, 0, buf, 512), 0);
+		try_alloc_fail_nth(nth);
+		(void)image_flush(f, l->img);
+		try_alloc_fail_nth(0);
+		assert_int_equal(image_flush(f, l->img), 0);
+		assert_int_equal(image_close(f, l->img), 0);
+		lab_open(f, l);
+		assert_int_equal(image_pread(f, l->img, 0, got, 512), 0);
+		assert_memory_equal(got, buf, 512);
+		assert_int_equal(image_close(f, l->img), 0);
+		lab_free(l);
+	}
+}
+
+static void a_flush_without_memory_loses_nothing(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, no_memory, NULL), 0);
+}
+
+/* --- the first two writes of a session --------------------------------------------- */
+
+static void first_write(struct fiber *f, void *arg)
+{
+	struct lab *l = arg;
+	u8 buf[512] = {0x22};
+
+	assert_int_equal(image_pwrite(f, l->img, 0, buf, 512), 0);
+	l->pending--;
+}
+
+static void autoclear_race(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB};
+
+	for (u64 seed = 1; seed < 20; seed++) {
+		struct lab *l = lab_new(f, &opt, 1);
+		size_t sync = 0;
+
+		store_be64(l->disk.data + 88, 1);
+		l->disk.seed = seed;
+		lab_open(f, l);
+		l->pending = 4;
+		for (int i = 0; i < 4; i++)
+			assert_int_equal(fiber_spawn(fiber_loop(f), first_write, l), 0);
+		while (l->pending)
+			fiber_yield(f);
+		while (sync < l->log.n && l->log.events[sync].kind != RECORD_SYNC)
+			sync++;
+		for (size_t i = 0; i < l->log.n; i++)
+			if (l->log.events[i].kind == RECORD_WRITE && l->log.events[i].hoff)
+				assert_true(l->log.events[i].issued > sync);
+		assert_int_equal(image_close(f, l->img), 0);
+		lab_free(l);
+	}
+}
+
+static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, autoclear_race, NULL), 0);
+}
+
+#define TESTS(X)                                                                                   \
+	X(reserved_bits_of_the_refcount_table_are_no_block),                                       \
+		X(shrinking_survives_garbage_beyond_the_disk),                                     \
+		X(metadata_taken_for_an_l2_table_is_not_freed),                                    \
+		X(freeing_a_far_cluster_leaves_near_ones_alone),                                   \
+		X(a_cluster_beyond_the_files_end_is_not_taken_for_new_twice),                      \
+		X(a_flush_without_memory_loses_nothing),                                           \
+		X(no_write_overtakes_the_clearing_of_autoclear_bits)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {TESTS(ON_THREADS)};
+
+	log_set_file("/dev/null", &(struct error){0});
+	return cmocka_run_group_tests_name("edges of qcow2", tests, NULL, NULL);
+}
