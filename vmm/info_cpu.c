@@ -23,6 +23,7 @@ struct cpu_state {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	struct kvm_fpu fpu;
+	bool halted;
 };
 
 static int read_cpu(struct vm *vm, u32 cpu, struct cpu_state *s, struct error *err)
@@ -39,6 +40,8 @@ static int read_cpu(struct vm *vm, u32 cpu, struct cpu_state *s, struct error *e
 		ret = vcpu_get_sregs(vcpu, &s->sregs);
 	if (ret == 0)
 		ret = vcpu_get_fpu(vcpu, &s->fpu);
+	/* Asked of a running vCPU that halts, this would wait for its next interrupt. */
+	s->halted = vcpu_is_halted(vcpu);
 	vm_let_cpus_go(vm);
 	return ret < 0 ? err_set_errno(err, ret, "CPU#%u: cannot read registers", cpu) : 0;
 }
@@ -178,8 +181,7 @@ static int info_registers(struct vm *vm, u32 cpu, struct printer *p, struct erro
 	print_to(p, "\nCPU#%u\n", cpu);
 	print_general(p, &s);
 	print_to(p, " CPL=%u II=%d A20=%d SMM=%d HLT=%d\n", s.sregs.ss.dpl, 0,
-		 __atomic_load_n(&vm->machine.a20, __ATOMIC_RELAXED), 0,
-		 vcpu_is_halted(vcpus_get(vm->vcpus, cpu)));
+		 __atomic_load_n(&vm->machine.a20, __ATOMIC_RELAXED), 0, s.halted);
 	print_system(p, &s.sregs);
 	print_fpu(p, &s);
 	return 0;
