@@ -89,12 +89,6 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		q->features = xalloc(bytes);
 		memcpy(q->features, data, q->feature_count * sizeof(*q->features));
 		return 0;
-	case EXT_BITMAPS:
-		if (bytes != sizeof(q->bitmaps))
-			return err_set(err, -EINVAL, "Invalid bitmaps extension: %u bytes", bytes);
-		if (q->version > 2 && be64_get(q->head.autoclear) & AUTOCLEAR_BITMAPS)
-			memcpy(&q->bitmaps, data, bytes);
-		return 0;
 	default: return 0; /* judged by their feature bits, or unknown: kept */
 	}
 }
@@ -350,24 +344,22 @@ int header_set_incompatible(struct fiber *f, struct qcow2 *q, u64 bit, bool on)
 	return ret;
 }
 
-int header_clear_autoclear(struct fiber *f, struct qcow2 *q, u64 keep)
+static int clear_autoclear(struct fiber *f, struct qcow2 *q)
 {
 	u64 old = be64_get(q->head.autoclear);
 	int ret;
 
-	if (q->version < 3 || !(old & ~keep))
+	if (q->version < 3 || !old)
 		return 0;
-	q->head.autoclear = be64_of(old & keep);
+	q->head.autoclear = be64_of(0);
 	ret = header_write(f, q);
 	if (ret == 0)
 		ret = file_sync(f, q);
-	if (ret < 0) {
+	if (ret < 0)
 		q->head.autoclear = be64_of(old);
-	} else if (old & ~keep & AUTOCLEAR_BITMAPS) {
-		q->bitmaps.count = be32_of(0);
+	else if (old & AUTOCLEAR_BITMAPS)
 		log_warn("%s: persistent bitmaps are not kept up to date: marked inconsistent",
 			 q->img.name);
-	}
 	return ret;
 }
 
@@ -378,7 +370,7 @@ int header_begin_writing(struct fiber *f, struct qcow2 *q)
 
 	fiber_mutex_lock(f, &q->begin_lock);
 	if (!q->writing)
-		ret = header_clear_autoclear(f, q, 0);
+		ret = clear_autoclear(f, q);
 	if (ret == 0)
 		q->writing = true;
 	fiber_mutex_unlock(f, &q->begin_lock);
