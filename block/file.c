@@ -102,13 +102,27 @@ static bool is_refusal(int ret)
 
 static int set_size(struct fiber *f, struct host_file *file, u64 bytes);
 
+static int fallocate_blocks(struct fiber *f, struct host_file *file, int mode, u64 goff, u64 bytes)
+{
+	struct range_lock lock;
+	int ret;
+
+	if (!file->direct)
+		return io_fallocate(f, file->fd, mode, goff, bytes);
+	/* A bounced write beside it would put back what it has read before. */
+	range_lock(f, &file->blocks, &lock, goff, bytes, false);
+	ret = io_fallocate(f, file->fd, mode, goff, bytes);
+	range_unlock(&file->blocks, &lock);
+	return ret;
+}
+
 static int punch(struct fiber *f, struct host_file *file, u64 goff, u64 bytes)
 {
 	int ret;
 
 	if (file->cannot_punch)
 		return -ENOTSUP;
-	ret = io_fallocate(f, file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, goff, bytes);
+	ret = fallocate_blocks(f, file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, goff, bytes);
 	file->writes_done++;
 	if (is_refusal(ret)) {
 		/* A block device also refuses what is not aligned to its blocks. */
@@ -124,7 +138,7 @@ static int zero_range(struct fiber *f, struct host_file *file, u64 goff, u64 byt
 
 	if (file->cannot_zero)
 		return -ENOTSUP;
-	ret = io_fallocate(f, file->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, goff, bytes);
+	ret = fallocate_blocks(f, file, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, goff, bytes);
 	file->writes_done++;
 	if (is_refusal(ret)) {
 		file->cannot_zero = !file->is_device || is_aligned(goff | bytes, 4096);

@@ -195,6 +195,47 @@ static void direct_writes_to_parts_of_a_block_do_not_undo_each_other(void **stat
 	assert_int_equal(loop_run_fiber(*state, neighbours_share_blocks, NULL), 0);
 }
 
+static void zero_own_bytes(struct fiber *f, void *arg)
+{
+	struct neighbour *n = arg;
+
+	assert_int_equal(image_zero(f, n->img, n->goff, 100, 0), 0);
+	--*n->running;
+}
+
+static void zeros_share_blocks(struct fiber *f, void *arg)
+{
+	struct neighbour n[64];
+	unsigned running = ARRAY_LEN(n);
+	char name[32];
+	struct image *img;
+	u8 buf[6400];
+
+	temp_name(name);
+	img = create(f, name, sizeof(buf), CACHE_NONE);
+	memset(buf, 0xff, sizeof(buf));
+	assert_int_equal(image_pwrite(f, img, 0, buf, sizeof(buf)), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(n); i++) {
+		fiber_fn *fn = i % 2 ? write_own_bytes : zero_own_bytes;
+
+		n[i] = (struct neighbour){.img = img, .goff = i * 100, .running = &running};
+		assert_int_equal(fiber_spawn(fiber_loop(f), fn, &n[i]), 0);
+	}
+	while (running)
+		fiber_sleep_ns(f, NS_PER_MS);
+	assert_int_equal(image_pread(f, img, 0, buf, sizeof(buf)), 0);
+	for (unsigned i = 0; i < sizeof(buf); i++)
+		assert_int_equal(buf[i], i / 100 % 2 ? i / 100 : 0);
+	assert_int_equal(image_close(f, img), 0);
+	unlink(name);
+}
+
+static void a_direct_write_does_not_undo_zeros_beside_it(void **state)
+{
+	for (int round = 0; round < 10; round++)
+		assert_int_equal(loop_run_fiber(*state, zeros_share_blocks, NULL), 0);
+}
+
 /* --- checks ----------------------------------------------------------------- */
 
 static void change_readonly(struct fiber *f, void *arg)
@@ -423,6 +464,7 @@ static void holes_are_seen_and_made(void **state)
 		X(direct_files_behave_like_an_array_whatever_the_alignment),                       \
 		X(unsafe_files_behave_like_an_array),                                              \
 		X(direct_writes_to_parts_of_a_block_do_not_undo_each_other),                       \
+		X(a_direct_write_does_not_undo_zeros_beside_it),                                   \
 		X(a_read_only_file_refuses_every_change),                                          \
 		X(what_is_no_image_is_refused_with_a_reason),                                      \
 		X(writers_exclude_others_and_readers_share),                                       \
