@@ -13,7 +13,9 @@
 #include <errno.h>
 
 #define DEFAULT_L2_CACHE (32 * MiB)
-#define REFBLOCK_CACHE	 (4 * MiB)
+/* Of snapshots' L1 tables: what is beyond is not watched. */
+#define MAX_INACTIVE_CLUSTERS (1024 * 1024u)
+#define REFBLOCK_CACHE	      (4 * MiB)
 
 int qcow2_pread(struct fiber *f, struct image *file, u64 hoff, void *buf, u64 bytes)
 {
@@ -123,6 +125,23 @@ static int enter_l1_and_blocks(struct qcow2 *q)
 	return ret < 0 ? ret : found;
 }
 
+/* A safety net, which is not to take more memory than the tables themselves: an
+ * image may claim gigabytes of snapshots' L1 tables. */
+static int enter_snapshots(struct qcow2 *q)
+{
+	u64 left = MAX_INACTIVE_CLUSTERS;
+	int ret = 0;
+
+	for (u32 i = 0; i < q->snapshot_count && ret >= 0 && left; i++) {
+		const struct snapshot_info *s = &q->snapshots[i];
+		u64 n = MIN(left, clusters_of(q, s->l1_entries * 8ull));
+
+		ret = enter(q, s->l1_hoff, n, OVERLAP_INACTIVE_L1);
+		left -= n;
+	}
+	return ret < 0 ? ret : 0;
+}
+
 static int enter_metadata(struct qcow2 *q)
 {
 	int found = 0, ret;
@@ -139,12 +158,8 @@ static int enter_metadata(struct qcow2 *q)
 		ret = enter(q, be64_get(q->head.snapshots_hoff), clusters_of(q, q->snapshot_bytes),
 			    OVERLAP_SNAPSHOTS);
 	found |= ret > 0;
-	for (u32 i = 0; i < q->snapshot_count && ret >= 0; i++) {
-		const struct snapshot_info *s = &q->snapshots[i];
-
-		ret = enter(q, s->l1_hoff, clusters_of(q, s->l1_entries * 8ull),
-			    OVERLAP_INACTIVE_L1);
-	}
+	if (ret >= 0)
+		ret = enter_snapshots(q);
 	if (ret >= 0)
 		ret = enter_l1_and_blocks(q);
 	return ret < 0 ? ret : found | ret;

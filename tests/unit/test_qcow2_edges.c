@@ -8,6 +8,7 @@
 #include "block/filter.h"
 #include "block/qcow2/format.h"
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/state.h"
 #include "tests/lib/mem_image.h"
 
 #include <errno.h>
@@ -214,6 +215,37 @@ static void a_cluster_beyond_the_files_end_is_not_taken_for_new_twice(void **sta
 	assert_int_equal(loop_run_fiber(*state, beyond_end, NULL), 0);
 }
 
+/* --- too many snapshots ------------------------------------------------------------ */
+
+static void snapshot_flood(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB, .cluster_bytes = 512};
+	struct lab *l = lab_new(f, &opt, 1);
+	u32 n = 1000;
+	u64 table = 1 * MiB;
+	u8 buf[512] = {0x22};
+
+	l->disk.data = xrealloc(l->disk.data, 2 * MiB);
+	memset(l->disk.data + l->disk.bytes, 0, 2 * MiB - l->disk.bytes);
+	l->disk.bytes = l->disk.room = 2 * MiB;
+	store_be32(l->disk.data + 60, n);
+	store_be64(l->disk.data + 64, table);
+	for (u32 i = 0; i < n; i++) { /* 32 MiB each */
+		store_be64(l->disk.data + table + i * 40ull, (u64)(i + 1) << 25);
+		store_be32(l->disk.data + table + i * 40ull + 8, 4 * MiB);
+	}
+	lab_open(f, l);
+	assert_true(to_qcow2(l->img)->metadata.used < 4 * MiB);
+	assert_int_equal(image_pwrite(f, l->img, 0, buf, 512), 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	lab_free(l);
+}
+
+static void a_flood_of_snapshots_takes_bounded_memory(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, snapshot_flood, NULL), 0);
+}
+
 /* --- a commit without memory ------------------------------------------------------- */
 
 static void no_memory(struct fiber *f, void *arg)
@@ -293,6 +325,7 @@ static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
 		X(freeing_a_far_cluster_leaves_near_ones_alone),                                   \
 		X(a_cluster_beyond_the_files_end_is_not_taken_for_new_twice),                      \
 		X(a_flush_without_memory_loses_nothing),                                           \
+		X(a_flood_of_snapshots_takes_bounded_memory),                                      \
 		X(no_write_overtakes_the_clearing_of_autoclear_bits)
 
 int main(void)
