@@ -103,7 +103,7 @@ def test_memory_and_ports_can_be_read(vm):
     assert re.search(r"aa55", vm.monitor("x /1xh 0x7dfe"))
     vm.monitor("o /b 0x3ff 0x5a")               # the serial port's scratch register
     assert "0x5a" in vm.monitor("i /b 0x3ff")
-    assert "0x1237" in vm.monitor("o /l 0xcf8 0x80000000") + vm.monitor("i /w 0xcfe")
+    assert "0x1237" in vm.monitor("o /w 0xcf8 0x80000000") + vm.monitor("i /h 0xcfe")
 
 
 def test_looking_does_not_change_the_state(vm):
