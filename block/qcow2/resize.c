@@ -85,22 +85,26 @@ static int zero_new_area(struct fiber *f, struct qcow2 *q, u64 old)
 	return old < end ? zero_or_write(f, q, old, end - old) : 0;
 }
 
+/* The header names the new size when all it shows is durable: after a power loss
+ * a guest must not see the end of a longer backing image. */
 static int grow(struct fiber *f, struct qcow2 *q, u64 bytes)
 {
 	u64 old = q->img.bytes;
 	int ret = l1_grow(f, q, l1_need(q, bytes));
 
+	if (ret == 0)
+		ret = qcow2_commit(f, q); /* the L1 table, with the old size */
 	if (ret < 0)
 		return ret;
 	q->img.bytes = bytes;
-	q->layout_dirty = true;
 	ret = zero_new_area(f, q, old);
 	if (ret == 0)
 		ret = qcow2_commit(f, q);
-	if (ret < 0) {
+	q->layout_dirty = true;
+	if (ret == 0)
+		ret = qcow2_commit(f, q);
+	if (ret < 0)
 		q->img.bytes = old;
-		q->layout_dirty = true;
-	}
 	return ret;
 }
 

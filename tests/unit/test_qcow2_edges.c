@@ -215,6 +215,46 @@ static void a_cluster_beyond_the_files_end_is_not_taken_for_new_twice(void **sta
 	assert_int_equal(loop_run_fiber(*state, beyond_end, NULL), 0);
 }
 
+/* --- growing over a longer backing image ------------------------------------------- */
+
+static void grow_over_backing(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB, .backing_file = "b"};
+	struct lab *l = lab_new(f, &opt, 1);
+	struct mem_disk backing = {.bytes = 2 * MiB, .room = 2 * MiB, .data = xalloc(2 * MiB)};
+	struct image *raw = mem_image_new(fiber_loop(f), &backing);
+	struct open_policy policy = {0};
+	struct error err = {0};
+	size_t head = 0, sync = 0;
+	const struct record_event *e;
+
+	lab_open(f, l);
+	assert_int_equal(image_open_over(f, &l->img->backing, "raw", raw, &policy, &err), 0);
+	assert_int_equal(image_resize(f, l->img, 2 * MiB, &err), 0);
+	e = l->log.events;
+	for (size_t i = 0; i < l->log.n; i++)
+		if (e[i].kind == RECORD_WRITE && !e[i].hoff &&
+		    load_be64(e[i].data + 24) == 2 * MiB && !head)
+			head = i;
+	assert_true(head > 0);
+	for (size_t i = 0; i < e[head].issued; i++)
+		if (e[i].kind == RECORD_SYNC)
+			sync = i;
+	/* A power loss must not show the backing image's end: its removal is
+	 * durable before the size. */
+	for (size_t i = 0; i < l->log.n; i++)
+		if (e[i].kind == RECORD_WRITE && e[i].hoff)
+			assert_true(i < e[sync].issued);
+	assert_int_equal(image_close(f, l->img), 0);
+	mem_disk_fini(&backing);
+	lab_free(l);
+}
+
+static void a_larger_size_is_written_after_the_zeros_it_shows(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, grow_over_backing, NULL), 0);
+}
+
 /* --- too many snapshots ------------------------------------------------------------ */
 
 static void snapshot_flood(struct fiber *f, void *arg)
@@ -326,6 +366,7 @@ static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
 		X(a_cluster_beyond_the_files_end_is_not_taken_for_new_twice),                      \
 		X(a_flush_without_memory_loses_nothing),                                           \
 		X(a_flood_of_snapshots_takes_bounded_memory),                                      \
+		X(a_larger_size_is_written_after_the_zeros_it_shows),                              \
 		X(no_write_overtakes_the_clearing_of_autoclear_bits)
 
 int main(void)
