@@ -161,14 +161,16 @@ static int used_end(struct fiber *f, struct qcow2 *q, u64 *out)
 static bool is_idle(const struct qcow2 *q, const struct table *t)
 {
 	u64 self = (u64)t->index << q->refblock_bits;
+	bool described = false; /* else its cluster would be lost with it */
 
 	for (u32 i = 0; i < q->refblock_entries; i++) {
 		bool own = (self + i) << q->cluster_bits == t->hoff;
 
 		if (refcount_load(q, t->data, i) != own)
 			return false;
+		described |= own;
 	}
-	return true;
+	return described;
 }
 
 /* Take such blocks out of the refcount table.  Holds alloc_lock. */

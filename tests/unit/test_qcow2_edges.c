@@ -255,6 +255,37 @@ static void a_larger_size_is_written_after_the_zeros_it_shows(void **state)
 	assert_int_equal(loop_run_fiber(*state, grow_over_backing, NULL), 0);
 }
 
+/* --- an empty refcount block that another one counts ------------------------------- */
+
+static void empty_block(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 64 * KiB, .cluster_bytes = 512};
+	struct lab *l = lab_new(f, &opt, 1);
+	u64 reftable = load_be64(l->disk.data + 48), place = align_up(l->disk.bytes, 512);
+	u64 block = load_be64(l->disk.data + reftable);
+	struct check_request req = {0};
+	struct error err = {0};
+
+	l->disk.data = xrealloc(l->disk.data, place + 512);
+	memset(l->disk.data + place, 0, 512);
+	l->disk.bytes = l->disk.room = place + 512;
+	store_be64(l->disk.data + reftable + 5 * 8, place);
+	store_be16(l->disk.data + block + place / 512 * 2, 1);
+	lab_open(f, l);
+	assert_int_equal(image_resize(f, l->img, 32 * KiB, &err), 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	lab_open(f, l);
+	assert_int_equal(l->img->driver->check(f, l->img, &req, &err), 0);
+	assert_int_equal(req.result.corruptions + req.result.leaks, 0);
+	assert_int_equal(image_close(f, l->img), 0);
+	lab_free(l);
+}
+
+static void shrinking_does_not_lose_an_empty_refcount_block(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, empty_block, NULL), 0);
+}
+
 /* --- too many snapshots ------------------------------------------------------------ */
 
 static void snapshot_flood(struct fiber *f, void *arg)
@@ -367,6 +398,7 @@ static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
 		X(a_flush_without_memory_loses_nothing),                                           \
 		X(a_flood_of_snapshots_takes_bounded_memory),                                      \
 		X(a_larger_size_is_written_after_the_zeros_it_shows),                              \
+		X(shrinking_does_not_lose_an_empty_refcount_block),                                \
 		X(no_write_overtakes_the_clearing_of_autoclear_bits)
 
 int main(void)
