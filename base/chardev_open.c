@@ -182,7 +182,8 @@ static int listen_unix(struct chardev *c, const struct unix_options *o,
 		sys_close(fd);
 		return ret;
 	}
-	c->unlink_path = xstrdup(o->path);
+	/* Whole, as a daemon changes its directory. */
+	c->unlink_path = realpath(o->path, NULL);
 	if (o->wait) {
 		log_info("waiting for connection on: disconnected:unix:%s,server=on", o->path);
 		do

@@ -77,6 +77,9 @@ int daemon_begin(struct daemon *d, const struct config *c, struct error *err)
 		return ret;
 	d->pid_file = c->pid_file;
 	ret = write_pid(d, err);
+	/* The daemon changes its directory before it removes the file. */
+	if (ret == 0)
+		d->pid_file = d->pid_path = realpath(c->pid_file, NULL);
 	if (ret < 0 && d->pid_fd >= 0) {
 		sys_close(d->pid_fd);
 		d->pid_fd = -1;
@@ -108,9 +111,11 @@ int daemon_detach(struct daemon *d, struct error *err)
 void daemon_end(struct daemon *d)
 {
 	if (d->pid_fd >= 0) {
-		unlink(d->pid_file);
+		if (d->pid_file)
+			unlink(d->pid_file);
 		sys_close(d->pid_fd);
 	}
+	free(d->pid_path);
 	if (d->ready_fd >= 0)
 		sys_close(d->ready_fd);
 }

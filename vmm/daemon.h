@@ -9,7 +9,8 @@ struct config;
 struct daemon {
 	int ready_fd;	      /* to the waiting parent; -1: in the foreground */
 	int pid_fd;	      /* held locked; -1: none */
-	const char *pid_file; /* lent */
+	const char *pid_file; /* lent, or pid_path */
+	char *pid_path;	      /* whole, once the file is there */
 };
 
 /* Fork if asked to, before there are threads.  The parent waits for the child to

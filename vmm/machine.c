@@ -162,8 +162,10 @@ void vm_free(struct vm *vm)
 	irq_free(m->irq);
 	bus_free(m->mmio);
 	bus_free(m->pio);
-	mem_free(m->mem);
+	if (m->mem)
+		mem_detach(m->mem);
 	kvm_free(vm->kvm);
+	mem_free(m->mem);
 	free(vm);
 }
 

@@ -43,7 +43,7 @@ struct entry {
 };
 
 struct mem {
-	const struct mem_ops *ops; /* [const] */
+	const struct mem_ops *ops; /* [const] until mem_detach */
 	void *arg;		   /* [const] */
 	struct mutex lock;
 	struct mem_region *regions[MAX_REGIONS]; /* [mem.lock]; entries are final */
@@ -70,6 +70,11 @@ static void region_free(struct mem_region *r)
 		munmap(r->host, r->bytes);
 	free(r->dirty);
 	free(r);
+}
+
+void mem_detach(struct mem *mem)
+{
+	mem->ops = NULL;
 }
 
 void mem_free(struct mem *mem)

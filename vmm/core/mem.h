@@ -38,6 +38,9 @@ struct mem_ops {
 
 int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error *err);
 void mem_free(struct mem *mem);
+/* The hypervisor's machine is gone, and its slots with it: ops is not called again.
+ * Taking slots away one by one at the end costs milliseconds each. */
+void mem_detach(struct mem *mem);
 
 /* Allocate (anonymous, not populated, page aligned) and map a region at gpa.
  * An unmapped region (gpa MEM_UNMAPPED) is mapped later by mem_region_move, or
