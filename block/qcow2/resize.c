@@ -157,7 +157,7 @@ static int used_end(struct fiber *f, struct qcow2 *q, u64 *out)
 	return 0;
 }
 
-/* Does the block describe itself and nothing else? */
+/* Does the block describe at most itself? */
 static bool is_idle(const struct qcow2 *q, const struct table *t)
 {
 	u64 self = (u64)t->index << q->refblock_bits;
@@ -173,27 +173,50 @@ static bool is_idle(const struct qcow2 *q, const struct table *t)
 	return described;
 }
 
-/* Take such blocks out of the refcount table.  Holds alloc_lock. */
-static int drop_idle_blocks(struct fiber *f, struct qcow2 *q)
+/* Take such blocks out of the refcount table: how many.  Holds alloc_lock. */
+static int drop_idle_once(struct fiber *f, struct qcow2 *q)
 {
+	int dropped = 0, ret;
+
 	for (u32 b = 1; b < q->reftable_n; b++) {
 		struct table *t;
-		int ret = refblock_get(f, q, b, &t);
+
+		ret = refblock_get(f, q, b, &t);
 
 		if (ret < 0)
 			return ret;
 		if (!t || t->committing || t->fresh || !is_idle(q, t))
 			continue;
 		overlap_remove(&q->metadata, t->hoff >> q->cluster_bits);
+		/* Another block counts its cluster where a long run made them. */
+		if (t->hoff >> q->cluster_bits >> q->refblock_bits != b)
+			cluster_free(q, t->hoff, 1);
 		cache_drop(&q->blocks, t);
+		dropped++;
 		q->reftable[b] = 0;
 		q->first_free[b] = 0;
 		q->reftable_dirty[b * 8ull / q->granule] = 1;
 		q->reftable_any_dirty = true;
 	}
+	if (!dropped)
+		return 0;
 	/* Should this fail, blocks made again lie where these are. */
-	q->commit_refcounts = true;
-	return q->reftable_any_dirty ? qcow2_commit(f, q) : 0;
+	ret = qcow2_commit(f, q);
+	q->commit_refcounts = true; /* what counted their clusters */
+	if (ret == 0)
+		ret = qcow2_commit(f, q);
+	return ret < 0 ? ret : dropped;
+}
+
+/* A block may have counted nothing but other idle ones: until there are none. */
+static int drop_idle_blocks(struct fiber *f, struct qcow2 *q)
+{
+	int ret;
+
+	do
+		ret = drop_idle_once(f, q);
+	while (ret > 0);
+	return ret;
 }
 
 /* Give the end of the file back.  Nothing is lost if that fails. */
