@@ -157,20 +157,25 @@ static int used_end(struct fiber *f, struct qcow2 *q, u64 *out)
 	return 0;
 }
 
-/* Does the block describe at most itself? */
+/* Does the block that counts the block's own cluster lie elsewhere? */
+static bool counted_elsewhere(const struct qcow2 *q, const struct table *t)
+{
+	return t->hoff >> q->cluster_bits >> q->refblock_bits != t->index;
+}
+
+/* Does the block describe at most itself?  One that lies inside its own range, but
+ * not first, stays: made again after a failed commit it would lie elsewhere, and
+ * the cluster that the file still names would look free. */
 static bool is_idle(const struct qcow2 *q, const struct table *t)
 {
-	u64 self = (u64)t->index << q->refblock_bits;
-	bool described = false; /* else its cluster would be lost with it */
+	u64 first = (u64)t->index << q->refblock_bits << q->cluster_bits;
 
-	for (u32 i = 0; i < q->refblock_entries; i++) {
-		bool own = (self + i) << q->cluster_bits == t->hoff;
-
-		if (refcount_load(q, t->data, i) != own)
+	if (t->hoff != first && !counted_elsewhere(q, t))
+		return false;
+	for (u32 i = 0; i < q->refblock_entries; i++)
+		if (refcount_load(q, t->data, i) != (i == 0 && t->hoff == first))
 			return false;
-		described |= own;
-	}
-	return described;
+	return true;
 }
 
 /* Take such blocks out of the refcount table: how many.  Holds alloc_lock. */
@@ -182,14 +187,12 @@ static int drop_idle_once(struct fiber *f, struct qcow2 *q)
 		struct table *t;
 
 		ret = refblock_get(f, q, b, &t);
-
 		if (ret < 0)
 			return ret;
 		if (!t || t->committing || t->fresh || !is_idle(q, t))
 			continue;
 		overlap_remove(&q->metadata, t->hoff >> q->cluster_bits);
-		/* Another block counts its cluster where a long run made them. */
-		if (t->hoff >> q->cluster_bits >> q->refblock_bits != b)
+		if (counted_elsewhere(q, t)) /* as before long runs */
 			cluster_free(q, t->hoff, 1);
 		cache_drop(&q->blocks, t);
 		dropped++;
