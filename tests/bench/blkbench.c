@@ -1,9 +1,11 @@
-/* Random 4 KiB I/O through a drive: prints operations per second and processor
+/* 4 KiB I/O through a drive: prints operations per second and processor
  * time per operation.  `make bench` runs it beside `qemu-img bench`.
  *
- *	blkbench [-f FORMAT] [-t CACHE] [-i AIO] [-q DEPTH] [-c COUNT] [-s BYTES] [-w] [-S] FILE
+ *	blkbench [-f FORMAT] [-t CACHE] [-i AIO] [-q DEPTH] [-c COUNT] [-s BYTES] [-w] [-S STEP]
+ *FILE
  *
- * -w writes, -S goes through the file in order.  Requests are submitted on the
+ * -w writes.  Places are random, or STEP bytes apart, beginning anew at the end of
+ * the disk as the reference's bench does.  Requests are submitted on the
  * drive's own thread, as virtio-blk does.  Output: one line of "name=value". */
 #define _GNU_SOURCE
 #include "base/log.h"
@@ -28,9 +30,10 @@ struct bench {
 	struct blk *blk;
 	u64 count, bytes;
 	unsigned depth;
-	bool writes, sequential;
+	bool writes;
+	u64 step, place; /* step 0: random places */
 	/* [loop] */
-	u64 started, finished, next;
+	u64 started, finished;
 	u64 random;
 	int error;
 	struct fiber *waiter;
@@ -58,8 +61,12 @@ static u64 next_goff(struct bench *b)
 {
 	u64 blocks = blk_bytes(b->blk) / b->bytes;
 
-	if (b->sequential)
-		return b->next++ % blocks * b->bytes;
+	if (b->step) {
+		u64 goff = b->place;
+
+		b->place = (goff + b->step) % (blocks * b->bytes);
+		return MIN(goff, (blocks - 1) * b->bytes);
+	}
 	/* xorshift64: good enough to defeat read-ahead. */
 	b->random ^= b->random << 13;
 	b->random ^= b->random >> 7;
@@ -124,9 +131,10 @@ static int measure(struct bench *b, struct error *err)
 	}
 	before = usage_now();
 	ret = blk_run(b->blk, run, b);
+	after = usage_now();
+	/* Not counted: the reference's bench does not flush either. */
 	if (ret == 0 && b->writes)
 		ret = blk_flush_wait(b->blk);
-	after = usage_now();
 	for (unsigned i = 0; i < b->depth; i++)
 		free(b->slots[i].iov.iov_base);
 	if (ret < 0)
@@ -142,7 +150,7 @@ static bool parse(int argc, char **argv, struct bench *b, struct blk_options *op
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "f:t:i:q:c:s:wS")) != -1) {
+	while ((c = getopt(argc, argv, "f:t:i:q:c:s:wS:")) != -1) {
 		switch (c) {
 		case 'f': opt->format = optarg; break;
 		case 't': opt->cache = optarg; break;
@@ -151,14 +159,14 @@ static bool parse(int argc, char **argv, struct bench *b, struct blk_options *op
 		case 'c': b->count = strtoull(optarg, NULL, 0); break;
 		case 's': b->bytes = strtoull(optarg, NULL, 0); break;
 		case 'w': b->writes = true; break;
-		case 'S': b->sequential = true; break;
+		case 'S': b->step = strtoull(optarg, NULL, 0); break;
 		default: return false;
 		}
 	}
 	opt->file = argv[optind];
 	opt->readonly = !b->writes;
-	return optind == argc - 1 && b->depth && b->depth <= MAX_DEPTH && b->bytes >= 512 &&
-	       is_aligned(b->bytes, 512);
+	return is_aligned(b->step, 512) && optind == argc - 1 && b->depth &&
+	       b->depth <= MAX_DEPTH && b->bytes >= 512 && is_aligned(b->bytes, 512);
 }
 
 int main(int argc, char **argv)
@@ -175,7 +183,7 @@ int main(int argc, char **argv)
 	b->random = 88172645463325252ull;
 	if (!parse(argc, argv, b, &opt)) {
 		fprintf(stderr, "usage: blkbench [-f FORMAT] [-t CACHE] [-i AIO] [-q DEPTH] "
-				"[-c COUNT] [-s BYTES] [-w] [-S] FILE\n");
+				"[-c COUNT] [-s BYTES] [-w] [-S STEP] FILE\n");
 		return 2;
 	}
 	ret = blk_open(&b->blk, &opt, &err);
