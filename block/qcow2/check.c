@@ -146,6 +146,12 @@ int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, s
 	c.block = try_alloc_aligned(q->cluster_bytes, MIN(q->cluster_bytes, 4096u));
 	if (!c.counts || !c.l2 || !c.block)
 		ret = err_set(err, -ENOMEM, "Could not allocate the reference counts");
+	/* A repair changes no guest data: bitmaps stay valid, who knows of the rest. */
+	if (ret == 0 && (req->fix_leaks || req->fix_errors)) {
+		ret = header_clear_autoclear(f, q, AUTOCLEAR_BITMAPS);
+		if (ret < 0)
+			err_set_errno(err, ret, "Could not clear autoclear bits");
+	}
 	if (ret == 0)
 		ret = check_all(f, &c, err);
 	if (ret == 0 && (req->fix_leaks || req->fix_errors))

@@ -143,6 +143,72 @@ static int count_l1(struct fiber *f, struct check *c, u64 l1_hoff, u32 entries, 
 	return ret;
 }
 
+/* --- persistent bitmaps --- */
+
+static int count_bitmap_table(struct fiber *f, struct check *c, u64 hoff, u32 entries)
+{
+	u8 part[1024];
+	int ret = 0;
+
+	count(c, hoff, entries * 8ull);
+	for (u32 i = 0; i < entries && ret == 0; i += sizeof(part) / 8) {
+		u32 n = MIN(entries - i, (u32)(sizeof(part) / 8));
+
+		ret = qcow2_pread(f, c->q->img.below, hoff + i * 8ull, part, n * 8ull);
+		for (u32 k = 0; k < n && ret == 0; k++) {
+			u64 at = load_be64(part + k * 8ull) & ENTRY_HOFF;
+
+			if (at && is_aligned(at, c->q->cluster_bytes))
+				count(c, at, c->q->cluster_bytes);
+			else if (at)
+				check_corrupt(c, "ERROR bitmap cluster offset %llx unaligned",
+					      (unsigned long long)at);
+		}
+	}
+	return ret;
+}
+
+static int count_bitmap(struct fiber *f, struct check *c, const struct disk_bitmap *b)
+{
+	u64 hoff = be64_get(b->table_hoff);
+	u32 entries = be32_get(b->table_entries);
+
+	if (!is_aligned(hoff, c->q->cluster_bytes) || hoff >= c->q->img.below->bytes ||
+	    entries > QCOW2_MAX_BITMAP_ENTRIES) {
+		check_corrupt(c, "ERROR bitmap table offset %llx or size %u invalid",
+			      (unsigned long long)hoff, entries);
+		return 0;
+	}
+	return count_bitmap_table(f, c, hoff, entries);
+}
+
+static int count_bitmaps(struct fiber *f, struct check *c)
+{
+	const struct disk_bitmaps *all = &c->q->bitmaps;
+	u64 hoff = be64_get(all->directory_hoff), bytes = be64_get(all->directory_bytes), at = 0;
+	u32 n = be32_get(all->count);
+	int ret = 0;
+
+	if (!n)
+		return 0;
+	count(c, hoff, bytes);
+	for (u32 i = 0; i < n && ret == 0; i++) {
+		struct disk_bitmap b;
+
+		if (n > QCOW2_MAX_BITMAPS || at + sizeof(b) > bytes) {
+			check_corrupt(c, "ERROR bitmap directory is too short");
+			return 0;
+		}
+		ret = qcow2_pread(f, c->q->img.below, hoff + at, &b, sizeof(b));
+		if (ret == 0)
+			ret = count_bitmap(f, c, &b);
+		at += align_up(sizeof(b) + be32_get(b.extra_bytes) + be16_get(b.name_bytes), 8);
+	}
+	if (ret < 0)
+		c->req->result.check_errors++;
+	return ret;
+}
+
 /* --- the refcount structure --- */
 
 static void count_block(struct check *c, u32 b)
@@ -200,6 +266,8 @@ int check_count(struct fiber *f, struct check *c)
 	for (u32 i = 0; i < q->snapshot_count && ret == 0; i++)
 		ret = count_l1(f, c, q->snapshots[i].l1_hoff, q->snapshots[i].l1_entries, false);
 	count(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
+	if (ret == 0)
+		ret = count_bitmaps(f, c);
 	if (c->structure && ret == 0)
 		count_structure(c);
 	return ret;

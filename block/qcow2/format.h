@@ -75,6 +75,28 @@ struct disk_feature_name {
 };
 _Static_assert(sizeof(struct disk_feature_name) == 48, "a feature name has 48 bytes");
 
+struct disk_bitmaps { /* the extension */
+	be32 count;
+	be32 reserved;
+	be64 directory_bytes;
+	be64 directory_hoff;
+};
+_Static_assert(sizeof(struct disk_bitmaps) == 24, "the bitmaps extension has 24 bytes");
+
+struct disk_bitmap { /* an entry of the directory */
+	be64 table_hoff;
+	be32 table_entries;
+	be32 flags;
+	u8 type;
+	u8 granularity_bits;
+	be16 name_bytes;
+	be32 extra_bytes;
+	/* extra data, name, padding to 8 */
+};
+_Static_assert(sizeof(struct disk_bitmap) == 24, "a bitmap entry starts with 24 bytes");
+#define QCOW2_MAX_BITMAPS	 65535
+#define QCOW2_MAX_BITMAP_ENTRIES (4 * MiB) /* of one bitmap's table */
+
 struct disk_snapshot {
 	be64 l1_hoff;
 	be32 l1_entries;

@@ -89,6 +89,12 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		q->features = xalloc(bytes);
 		memcpy(q->features, data, q->feature_count * sizeof(*q->features));
 		return 0;
+	case EXT_BITMAPS:
+		if (bytes != sizeof(q->bitmaps))
+			return err_set(err, -EINVAL, "Invalid bitmaps extension: %u bytes", bytes);
+		if (q->version > 2 && be64_get(q->head.autoclear) & AUTOCLEAR_BITMAPS)
+			memcpy(&q->bitmaps, data, bytes);
+		return 0;
 	default: return 0; /* judged by their feature bits, or unknown: kept */
 	}
 }
@@ -344,22 +350,24 @@ int header_set_incompatible(struct fiber *f, struct qcow2 *q, u64 bit, bool on)
 	return ret;
 }
 
-static int clear_autoclear(struct fiber *f, struct qcow2 *q)
+int header_clear_autoclear(struct fiber *f, struct qcow2 *q, u64 keep)
 {
 	u64 old = be64_get(q->head.autoclear);
 	int ret;
 
-	if (q->version < 3 || !old)
+	if (q->version < 3 || !(old & ~keep))
 		return 0;
-	q->head.autoclear = be64_of(0);
+	q->head.autoclear = be64_of(old & keep);
 	ret = header_write(f, q);
 	if (ret == 0)
 		ret = file_sync(f, q);
-	if (ret < 0)
+	if (ret < 0) {
 		q->head.autoclear = be64_of(old);
-	else if (old & AUTOCLEAR_BITMAPS)
+	} else if (old & ~keep & AUTOCLEAR_BITMAPS) {
+		q->bitmaps.count = be32_of(0);
 		log_warn("%s: persistent bitmaps are not kept up to date: marked inconsistent",
 			 q->img.name);
+	}
 	return ret;
 }
 
@@ -370,7 +378,7 @@ int header_begin_writing(struct fiber *f, struct qcow2 *q)
 
 	fiber_mutex_lock(f, &q->begin_lock);
 	if (!q->writing)
-		ret = clear_autoclear(f, q);
+		ret = header_clear_autoclear(f, q, 0);
 	if (ret == 0)
 		q->writing = true;
 	fiber_mutex_unlock(f, &q->begin_lock);

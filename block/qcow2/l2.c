@@ -31,7 +31,8 @@ int l2_get(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out)
 	int ret;
 
 	for (;;) {
-		assert(l1_index < q->l1_entries);
+		if (unlikely(l1_index >= q->l1_entries)) /* cut off by a resize */
+			return -EIO;
 		*out = cache_peek(&q->l2, l1_index);
 		if (likely(*out))
 			return 0;

@@ -274,7 +274,7 @@ static int qcow2_close(struct fiber *f, struct image *img)
 	struct qcow2 *q = to_qcow2(img);
 	int ret = 0;
 
-	if (!q->corrupt && q->writing && !q->check_only) {
+	if (!q->corrupt && q->writing) {
 		ret = qcow2_commit_all(f, q);
 		if (ret == 0)
 			ret = header_set_incompatible(f, q, INCOMPAT_DIRTY, false);

@@ -60,8 +60,9 @@ struct qcow2 {
 	struct fiber_mutex head_lock, begin_lock;
 	struct disk_feature_name *features;
 	u32 feature_count;
-	bool writing; /* autoclear bits are gone: anything may be written */
-	bool corrupt; /* seen in this session or set in the header */
+	struct disk_bitmaps bitmaps; /* count 0: none, or not to be relied on */
+	bool writing;		     /* autoclear bits are gone: anything may be written */
+	bool corrupt;		     /* seen in this session or set in the header */
 	bool closing;
 
 	/* L1 and L2 */

@@ -218,3 +218,22 @@ def test_unknown_header_extensions_survive(tmp_path):
     blkio(a, "write 0 64k", "resize 4G", "resize 16M")
     assert a.read_bytes()[at:at + 24] == data[at:at + 24]
     check(a)
+
+
+def test_bitmaps_of_others_survive_a_repair_and_not_a_write(tmp_path):
+    a = tmp_path / "a.qcow2"
+    blkio(a, "create 16M", "write 0 1M")
+    for name in ("one", "two"):
+        qemu_img("bitmap", "--add", a, name)
+    qemu_io(a, "write 3M 64k")
+    check(a)
+    blkio(a, "check all")
+    data = bytearray(a.read_bytes())
+    assert struct.unpack(">Q", data[88:96])[0] == 1
+    report = json.loads(qemu_img("info", "--output=json", a).stdout)
+    bitmaps = report["format-specific"]["data"]["bitmaps"]
+    assert [b["name"] for b in bitmaps] == ["one", "two"]
+    assert not any("in-use" in b["flags"] for b in bitmaps)
+    blkio(a, "write 5M 64k")
+    assert struct.unpack(">Q", a.read_bytes()[88:96])[0] == 0
+    qemu_img("check", a, ok=(0, 3))

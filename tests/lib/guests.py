@@ -184,14 +184,22 @@ def qcow2_with(path, sector, data=None, size="16M"):
     return path
 
 
-def bootable_cd(work, code):
+def bootable_cd(work, code, *options):
     """An ISO image whose no-emulation boot image is the code."""
     tree = work / "cd"
     tree.mkdir()
     (tree / "boot.bin").write_bytes(code.ljust(2048, b"\0"))
     run("xorriso", "-as", "mkisofs", "-quiet", "-o", work / "cd.iso", "-b", "boot.bin",
-        "-no-emul-boot", "-boot-load-size", "4", tree)
+        "-no-emul-boot", "-boot-load-size", "4", *options, tree)
     return work / "cd.iso"
+
+
+def grub_cd(work):
+    """GRUB on a CD without a configuration: it comes to its prompt by itself."""
+    core = work / "core.img"
+    run("grub-mkimage", "-O", "i386-pc-eltorito", "-d", "/usr/lib/grub/i386-pc", "-p",
+        "/boot/grub", "-o", core, "biosdisk", "iso9660", "normal", "minicmd", "ls")
+    return bootable_cd(work, core.read_bytes(), "-boot-info-table")
 
 
 __all__ = [n for n in dir() if not n.startswith("_")] + ["assemble"]

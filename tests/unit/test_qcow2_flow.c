@@ -5,6 +5,8 @@
 #include "block/qcow2/qcow2.h"
 #include "tests/lib/mem_image.h"
 
+#include <errno.h>
+
 #define CLUSTER 4096u
 #define BYTES	(1 * MiB)
 
@@ -209,6 +211,41 @@ static void a_cluster_being_written_is_not_reused(void **state)
 	assert_int_equal(loop_run_fiber(*state, reuse_under_write, NULL), 0);
 }
 
+static void write_last(struct fiber *f, void *arg)
+{
+	struct stage *s = arg;
+
+	s->result = image_pwrite(f, s->img, BYTES - CLUSTER, s->buf, CLUSTER);
+	s->done = true;
+}
+
+/* One request holds the lock of the last clusters, another waits behind it. */
+static void shrink_under_write(struct fiber *f, void *arg)
+{
+	struct stage *s = stage_new(f, false);
+	struct error err = {0};
+
+	s->disk.hold_next = true;
+	assert_int_equal(fiber_spawn(fiber_loop(f), write_last, s), 0);
+	while (!s->disk.held)
+		fiber_yield(f);
+	mem_disk_release(&s->disk);
+	assert_int_equal(image_resize(f, s->img, 64 * KiB, &err), 0);
+	while (!s->done)
+		fiber_yield(f);
+	assert_true(s->result == 0 || s->result == -EIO);
+	expect_byte(f, s, 0, CLUSTER, 0);
+	assert_int_equal(image_resize(f, s->img, BYTES, &err), 0);
+	for (u64 goff = 64 * KiB; goff < BYTES; goff += CLUSTER)
+		expect_byte(f, s, goff, CLUSTER, 0);
+	stage_free(f, s);
+}
+
+static void a_write_that_meets_a_shrink_does_no_harm(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, shrink_under_write, NULL), 0);
+}
+
 static void reuse_after(struct fiber *f, void *arg)
 {
 	struct stage *s = stage_new(f, false);
@@ -263,6 +300,7 @@ static void flushes_that_meet_share_a_commit(void **state)
 #define TESTS(X)                                                                                   \
 	X(a_request_costs_what_it_must), X(old_data_is_copied_only_where_some_is_left),            \
 		X(a_cluster_being_read_is_not_reused), X(a_cluster_being_written_is_not_reused),   \
+		X(a_write_that_meets_a_shrink_does_no_harm),                                       \
 		X(a_freed_cluster_is_reused_after_a_flush), X(flushes_that_meet_share_a_commit)
 
 int main(void)
