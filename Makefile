@@ -132,6 +132,7 @@ DEVICES := \
 	devices/ps2.o \
 	devices/ps2_keyboard.o \
 	devices/ps2_mouse.o \
+	devices/pvpanic.o \
 	devices/registry.o \
 	devices/rtc.o \
 	devices/serial.o \

@@ -9,6 +9,7 @@
 #include "devices/piix4pm.h"
 #include "devices/port92.h"
 #include "devices/ps2.h"
+#include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
@@ -27,6 +28,7 @@ const struct device_class *const device_classes[] = {
 	&piix4pm_class,
 	&piix_ide_class,
 	&port92_class,
+	&pvpanic_class,
 	&rtc_class,
 	&serial_class,
 	&vga_class,

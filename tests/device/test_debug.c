@@ -9,6 +9,7 @@
 
 #include "base/chardev.h"
 #include "devices/debug.h"
+#include "devices/pvpanic.h"
 #include "tests/lib/fake_machine.h"
 
 #include <errno.h>
@@ -63,6 +64,30 @@ static void a_write_asks_for_the_end_with_an_odd_status(void **state)
 	fake_machine_fini(&fm);
 }
 
+static void a_crash_is_reported_if_the_event_is_on_offer(void **state)
+{
+	struct prop_value value = {.name = "events", .text = "2"};
+	struct device_args args = {.values = &value, .n_values = 1};
+	struct fake_machine fm;
+	struct device *dev;
+	struct error err;
+
+	fake_machine_init(&fm, 1 * MiB);
+	assert_int_equal(device_new(&dev, &fm.m, &pvpanic_class, NULL, &err), 0);
+	assert_int_equal(inb(&fm, 0x505), 3);
+	outb(&fm, 0x505, 2);
+	assert_int_equal(fm.requests, 0);
+	outb(&fm, 0x505, 1);
+	assert_int_equal(fm.requests, 1);
+	assert_int_equal(fm.request, MACHINE_PANIC);
+	device_free(dev);
+	assert_int_equal(device_new(&dev, &fm.m, &pvpanic_class, &args, &err), 0);
+	outb(&fm, 0x505, 1);
+	assert_int_equal(fm.requests, 1);
+	device_free(dev);
+	fake_machine_fini(&fm);
+}
+
 static void a_size_beyond_four_ports_is_refused(void **state)
 {
 	struct prop_value value = {.name = "iosize", .text = "5"};
@@ -82,6 +107,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_reach_the_stream_and_reads_give_e9),
 		cmocka_unit_test(a_write_asks_for_the_end_with_an_odd_status),
+		cmocka_unit_test(a_crash_is_reported_if_the_event_is_on_offer),
 		cmocka_unit_test(a_size_beyond_four_ports_is_refused),
 	};
 

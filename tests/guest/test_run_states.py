@@ -53,6 +53,24 @@ def test_debug_exit_gives_the_status(tmp_path, value):
         assert vm.wait_exit() == (value << 1 | 1) & 0xFF
 
 
+PANIC = "\tmov dx, 0x505\n\tmov al, 1\n\tout dx, al\n"
+
+
+@pytest.mark.parametrize("options", [("-action", "panic=pause"), ("-no-shutdown",)],
+                         ids=" ".join)
+def test_a_panicked_guest_is_held_for_a_look(tmp_path, options):
+    with Vm(*raw(disk_of(tmp_path, PANIC)), "-device", "pvpanic", *options) as vm:
+        vm.wait_status("paused (guest-panicked)")
+        vm.monitor("system_reset")
+        assert vm.monitor("info status") == "VM status: paused (prelaunch)"
+        assert vm.quit() == 0
+
+
+def test_a_panicked_guest_ends_the_process_by_default(tmp_path):
+    with Vm(*raw(disk_of(tmp_path, PANIC)), "-device", "pvpanic") as vm:
+        assert vm.wait_exit() == 0
+
+
 def test_after_no_shutdown_only_a_reset_leads_on(tmp_path):
     disk = guests.disk_with(tmp_path / "disk.raw", guests.powers_off(tmp_path))
     with Vm(*raw(disk), "-no-shutdown") as vm:
