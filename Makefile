@@ -49,6 +49,7 @@ BASE := \
 	base/io_uring.o \
 	base/log.o \
 	base/loop.o \
+	base/opts.o \
 	base/pool.o \
 	base/printer.o \
 	base/sys.o \
@@ -187,7 +188,6 @@ VMM := \
 	vmm/option_net.o \
 	vmm/option_run.o \
 	vmm/options.o \
-	vmm/opts.o \
 	vmm/readconfig.o \
 	vmm/run.o \
 	vmm/streams.o \

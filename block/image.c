@@ -221,6 +221,8 @@ int image_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct ma
 	if (!img->driver->map)
 		return 0;
 	ret = img->driver->map(f, img, goff, bytes, out);
+	if (ret == 0 && out->kind & MAP_HOFF && !out->file)
+		out->file = img->below;
 	assert(ret < 0 || (out->bytes && out->bytes <= bytes));
 	return ret;
 }

@@ -16,6 +16,7 @@
 
 struct image;
 struct file;
+struct opts;
 
 /* How to open, and what an image may pull in by naming it. */
 enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_DIRECTSYNC, CACHE_UNSAFE };
@@ -29,6 +30,10 @@ struct open_policy {
 	enum cache_mode cache;
 	u32 l2_cache_bytes; /* 0: default */
 	const char *format; /* NULL: probe; else never probes */
+	/* More for the format driver, by the names of --image-opts; NULL: none.
+	 * Lent for the call.  Backing images get those under "backing.". */
+	const struct opts *options;
+	const char *snapshot; /* show this internal one, read-only (id, else name) */
 	/* Put a filter (record, fault) over each host file; NULL: none.  Takes
 	 * and returns the image the format driver will see. */
 	struct image *(*wrap)(struct image *file, void *arg);
@@ -46,7 +51,8 @@ enum map_kind {
 struct map_extent {
 	u64 bytes; /* of the answer, from the asked goff on; > 0 */
 	u64 hoff;
-	u32 kind; /* enum map_kind bits */
+	u32 kind;	    /* enum map_kind bits */
+	struct image *file; /* with MAP_HOFF: where `hoff` counts; set by image_map */
 };
 
 /* Reported by check.  Counts of clusters, as the reference prints them. */

@@ -8,7 +8,7 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/list.h"
-#include "vmm/opts.h"
+#include "base/opts.h"
 
 enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
 

@@ -2,6 +2,7 @@
 #include "block/img/img.h"
 
 #include "base/io.h"
+#include "base/opts.h"
 #include "block/file.h"
 #include "block/image.h"
 #include "block/qcow2/qcow2.h"
@@ -38,7 +39,7 @@ static const struct create_option raw_options[] = {
 struct create {
 	struct img *ctx;
 	const char *file, *format;
-	struct img_options options;
+	struct opts options;
 	bool unsafe_backing; /* -u: do not open it */
 	const struct create_option *known;
 	u64 bytes;
@@ -71,9 +72,9 @@ static int print_options(const struct create_option *o)
 static int check_options(struct create *c)
 {
 	for (unsigned i = 0; i < c->options.n; i++)
-		if (!find_option(c->known, c->options.list[i].name))
+		if (!find_option(c->known, c->options.v[i].name))
 			return img_error(c->ctx, "%s: Invalid parameter '%s'", c->file,
-					 c->options.list[i].name);
+					 c->options.v[i].name);
 	return IMG_OK;
 }
 
@@ -83,7 +84,7 @@ static void print_formatting(struct create *c)
 
 	img_say(c->ctx, "Formatting '%s', fmt=%s", c->file, c->format);
 	for (const struct create_option *o = c->known; o->name; o++) {
-		const char *value = img_options_get(&c->options, o->name);
+		const char *value = opts_get(&c->options, o->name);
 
 		if (!value)
 			value = o->value;
@@ -101,7 +102,7 @@ static void print_formatting(struct create *c)
 
 static int option_bool(struct create *c, const char *name, bool *out)
 {
-	const char *value = img_options_get(&c->options, name);
+	const char *value = opts_get(&c->options, name);
 
 	*out = value && (!strcmp(value, "on") || !strcmp(value, "yes") || !strcmp(value, "true"));
 	if (!value || *out || !strcmp(value, "off") || !strcmp(value, "no") ||
@@ -112,7 +113,7 @@ static int option_bool(struct create *c, const char *name, bool *out)
 
 static int option_u64(struct create *c, const char *name, u64 *out)
 {
-	const char *value = img_options_get(&c->options, name);
+	const char *value = opts_get(&c->options, name);
 
 	*out = 0;
 	if (!value)
@@ -129,7 +130,7 @@ static int option_u64(struct create *c, const char *name, u64 *out)
 
 static int option_version(struct create *c, u32 *version)
 {
-	const char *value = img_options_get(&c->options, "compat");
+	const char *value = opts_get(&c->options, "compat");
 
 	*version = 3;
 	if (!value || !strcmp(value, "1.1") || !strcmp(value, "v3"))
@@ -144,7 +145,7 @@ static int option_version(struct create *c, u32 *version)
 /* Options of later storeys of the block layer: named, not ignored. */
 static int option_refused(struct create *c)
 {
-	const char *value = img_options_get(&c->options, "compression_type");
+	const char *value = opts_get(&c->options, "compression_type");
 	bool extended;
 
 	if (option_bool(c, "extended_l2", &extended))
@@ -154,7 +155,7 @@ static int option_refused(struct create *c)
 	if (value && strcmp(value, "zlib"))
 		return img_error(c->ctx, "%s: compression_type=%s is not supported, expected zlib",
 				 c->file, value);
-	value = img_options_get(&c->options, "preallocation");
+	value = opts_get(&c->options, "preallocation");
 	if (value && strcmp(value, "off") && strcmp(value, "metadata"))
 		return img_error(c->ctx,
 				 "%s: preallocation=%s is not supported, expected off or metadata",
@@ -196,10 +197,10 @@ static int qcow2_values(struct create *c, struct qcow2_create_options *q)
 				 "%s: Lazy refcounts only supported with compatibility level 1.1 "
 				 "and above (use version=v3 or greater)",
 				 c->file);
-	value = img_options_get(&c->options, "preallocation");
+	value = opts_get(&c->options, "preallocation");
 	q->preallocate_metadata = value && !strcmp(value, "metadata");
-	q->backing_file = img_options_get(&c->options, "backing_file");
-	q->backing_format = img_options_get(&c->options, "backing_fmt");
+	q->backing_file = opts_get(&c->options, "backing_file");
+	q->backing_format = opts_get(&c->options, "backing_fmt");
 	if (q->backing_file && q->preallocate_metadata)
 		return img_error(c->ctx,
 				 "%s: Backing file and preallocation can only be used at the same "
@@ -213,7 +214,7 @@ static int qcow2_values(struct create *c, struct qcow2_create_options *q)
 /* Open the backing image for its size and format. */
 static int open_backing(struct create *c, const char *name, struct error *err)
 {
-	struct open_policy policy = {.format = img_options_get(&c->options, "backing_fmt")};
+	struct open_policy policy = {.format = opts_get(&c->options, "backing_fmt")};
 	AUTO_FREE char *path = image_resolve_name(c->file, name);
 	const char *format = policy.format;
 	struct image *img;
@@ -230,18 +231,18 @@ static int open_backing(struct create *c, const char *name, struct error *err)
 			"%s: warning: %s: Backing file specified without backing format: "
 			"detected format of %s\n",
 			c->ctx->program, c->file, img->driver->name);
-		img_options_set(&c->options, "backing_fmt", img->driver->name);
+		opts_set(&c->options, "backing_fmt", img->driver->name);
 	}
-	if (!img_options_get(&c->options, "size")) {
+	if (!opts_get(&c->options, "size")) {
 		snprintf(text, sizeof(text), "%llu", (unsigned long long)img->bytes);
-		img_options_set(&c->options, "size", text);
+		opts_set(&c->options, "size", text);
 	}
 	return image_close(c->ctx->f, img);
 }
 
 static int check_backing(struct create *c)
 {
-	const char *name = img_options_get(&c->options, "backing_file");
+	const char *name = opts_get(&c->options, "backing_file");
 	struct error err = {0};
 
 	if (!name || c->unsafe_backing)
@@ -287,7 +288,7 @@ static int create_qcow2(struct create *c, const struct qcow2_create_options *q, 
 
 static int create_image(struct create *c)
 {
-	const char *size = img_options_get(&c->options, "size");
+	const char *size = opts_get(&c->options, "size");
 	struct qcow2_create_options q;
 	struct error err = {0};
 	int ret;
@@ -299,8 +300,7 @@ static int create_image(struct create *c)
 				 "%s: Parameter 'size' expects a non-negative number below 2^64",
 				 c->file);
 	print_formatting(c);
-	if (img_options_get(&c->options, "backing_fmt") &&
-	    !img_options_get(&c->options, "backing_file"))
+	if (opts_get(&c->options, "backing_fmt") && !opts_get(&c->options, "backing_file"))
 		return img_error(c->ctx, "%s: Backing format cannot be used without backing file",
 				 c->file);
 	if (!strcmp(c->format, "raw")) {
@@ -317,7 +317,9 @@ static int create_image(struct create *c)
 
 static int add_list(struct create *c, const char *text)
 {
-	if (img_options_add(&c->options, text) == 0)
+	struct error err = {0};
+
+	if (*text && opts_append(&c->options, text, NULL, &err) == 0)
 		return IMG_OK;
 	return img_error(c->ctx, "Invalid option list: %s", text);
 }
@@ -326,8 +328,8 @@ static int parse_option(struct create *c, int letter, bool *help)
 {
 	switch (letter) {
 	case 'f': c->format = optarg; break;
-	case 'b': img_options_set(&c->options, "backing_file", optarg); break;
-	case 'F': img_options_set(&c->options, "backing_fmt", optarg); break;
+	case 'b': opts_set(&c->options, "backing_file", optarg); break;
+	case 'F': opts_set(&c->options, "backing_fmt", optarg); break;
 	case 'u': c->unsafe_backing = true; break;
 	case 'q': c->ctx->quiet = true; break;
 	case 'o':
@@ -347,7 +349,7 @@ static int parse_size_argument(struct create *c, const char *text)
 	int ret = img_parse_size(text, &bytes);
 
 	if (ret == 0) {
-		img_options_set(&c->options, "size", text);
+		opts_set(&c->options, "size", text);
 		return IMG_OK;
 	}
 	if (ret == -ERANGE || *text == '-')
@@ -368,7 +370,7 @@ static int check_format(struct create *c)
 		return img_error(c->ctx, "%s: Unknown file format '%s'", c->file ? c->file : "",
 				 c->format);
 	c->known = raw ? raw_options : qcow2_options;
-	if (raw && img_options_get(&c->options, "backing_file"))
+	if (raw && opts_get(&c->options, "backing_file"))
 		return img_error(c->ctx, "%s: Backing file not supported for file format 'raw'",
 				 c->file);
 	return IMG_OK;
@@ -403,6 +405,6 @@ int img_create(struct img *ctx, int argc, char **argv)
 	struct create c = {.ctx = ctx, .format = "raw"};
 	int code = run(&c, argc, argv);
 
-	img_options_fini(&c.options);
+	opts_fini(&c.options);
 	return code;
 }

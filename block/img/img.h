@@ -54,17 +54,4 @@ int img_parse_size(const char *text, u64 *bytes);
 void img_format_size(char *text, u64 bytes);
 int img_parse_cache(const char *text, struct open_policy *policy);
 
-/* Values of -o: "name=value,name=value", commas doubled in values; later ones win. */
-struct img_option {
-	char *name, *value;
-};
-struct img_options {
-	struct img_option *list;
-	unsigned n;
-};
-int img_options_add(struct img_options *o, const char *text);
-void img_options_set(struct img_options *o, const char *name, const char *value);
-const char *img_options_get(const struct img_options *o, const char *name);
-void img_options_fini(struct img_options *o);
-
 #endif

@@ -549,6 +549,22 @@ static void lists_survive_a_round_trip_through_text(void **state)
 	assert_int_equal(opts_parse(&a, "=1", NULL, &err), -EINVAL);
 }
 
+static void a_list_has_parts_and_later_values_win(void **state)
+{
+	struct error err;
+	struct opts a, b;
+
+	assert_int_equal(opts_parse(&a, "file.x=1,y=2,file.x=3", NULL, &err), 0);
+	opts_set(&a, "y", "4,");
+	assert_string_equal(opts_get(&a, "y"), "4,");
+	assert_int_equal(opts_append(&a, "z", NULL, &err), 0);
+	opts_sub(&a, "file.", &b);
+	assert_int_equal(b.n, 2);
+	assert_string_equal(opts_get(&b, "x"), "3");
+	opts_fini(&b);
+	opts_fini(&a);
+}
+
 /* Every row of the table can be found, and says what it is. */
 static void every_option_has_help(void **state)
 {
@@ -597,6 +613,7 @@ int main(void)
 		cmocka_unit_test(a_file_has_a_section_for_each_option),
 		cmocka_unit_test(bad_files_are_refused_with_the_line),
 		cmocka_unit_test(lists_survive_a_round_trip_through_text),
+		cmocka_unit_test(a_list_has_parts_and_later_values_win),
 		cmocka_unit_test(every_option_has_help),
 	};
 

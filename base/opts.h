@@ -1,8 +1,8 @@
 /* A list of `key=value,key=value` as command line options and configuration
  * files give it.  A doubled comma stands for one comma inside a value; a bare
- * `key` means key=on and a bare `nokey` key=off.  [main thread] */
-#ifndef VMM_OPTS_H
-#define VMM_OPTS_H
+ * `key` means key=on and a bare `nokey` key=off. */
+#ifndef BASE_OPTS_H
+#define BASE_OPTS_H
 
 #include "base/base.h"
 #include "base/error.h"
@@ -19,8 +19,14 @@ struct opts {
 /* Parse text into a fresh list.  implied names the key of a first item that has
  * no "="; NULL: there is none. */
 int opts_parse(struct opts *o, const char *text, const char *implied, struct error *err);
+/* The same behind what the list has already, which is kept if that fails. */
+int opts_append(struct opts *o, const char *text, const char *implied, struct error *err);
 void opts_fini(struct opts *o);
 void opts_add(struct opts *o, const char *name, const char *value, bool bare);
+/* Replace the last value given under this name, or add one. */
+void opts_set(struct opts *o, const char *name, const char *value);
+/* Those whose name starts with prefix ("file."), without it, into a fresh list. */
+void opts_sub(const struct opts *o, const char *prefix, struct opts *out);
 /* Back to text that opts_parse understands (free() it). */
 char *opts_text(const struct opts *o, const char *implied);
 

@@ -1,5 +1,5 @@
 /* Lists of key=value; see opts.h. */
-#include "vmm/opts.h"
+#include "base/opts.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -34,14 +34,13 @@ static const char *take_value(const char *p, char *out)
 	return *p ? p + 1 : p;
 }
 
-int opts_parse(struct opts *o, const char *text, const char *implied, struct error *err)
+int opts_append(struct opts *o, const char *text, const char *implied, struct error *err)
 {
 	AUTO_FREE char *key = xalloc(strlen(text) + 1);
 	AUTO_FREE char *value = xalloc(strlen(text) + 1);
 	const char *p = text;
 	size_t len;
 
-	*o = (struct opts){0};
 	while (*p) {
 		len = strcspn(p, "=,");
 		if (implied && p == text && p[len] != '=') {
@@ -49,10 +48,8 @@ int opts_parse(struct opts *o, const char *text, const char *implied, struct err
 			opts_add(o, implied, value, false);
 			continue;
 		}
-		if (!len) {
-			opts_fini(o);
+		if (!len)
 			return err_set(err, -EINVAL, "Invalid parameter ''");
-		}
 		memcpy(key, p, len);
 		key[len] = 0;
 		if (p[len] == '=') {
@@ -64,6 +61,39 @@ int opts_parse(struct opts *o, const char *text, const char *implied, struct err
 		}
 	}
 	return 0;
+}
+
+int opts_parse(struct opts *o, const char *text, const char *implied, struct error *err)
+{
+	int ret;
+
+	*o = (struct opts){0};
+	ret = opts_append(o, text, implied, err);
+	if (ret < 0)
+		opts_fini(o);
+	return ret;
+}
+
+void opts_set(struct opts *o, const char *name, const char *value)
+{
+	for (unsigned i = o->n; i-- > 0;)
+		if (!strcmp(o->v[i].name, name)) {
+			free(o->v[i].value);
+			o->v[i].value = xstrdup(value);
+			o->v[i].bare = false;
+			return;
+		}
+	opts_add(o, name, value, false);
+}
+
+void opts_sub(const struct opts *o, const char *prefix, struct opts *out)
+{
+	size_t len = strlen(prefix);
+
+	*out = (struct opts){0};
+	for (unsigned i = 0; i < o->n; i++)
+		if (!strncmp(o->v[i].name, prefix, len))
+			opts_add(out, o->v[i].name + len, o->v[i].value, o->v[i].bare);
 }
 
 static size_t put_doubled(char *to, const char *value)
