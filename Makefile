@@ -76,6 +76,7 @@ BLOCK := \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
+	block/qcow2/header_update.o \
 	block/qcow2/l2.o \
 	block/qcow2/overlap.o \
 	block/qcow2/qcow2.o \
@@ -217,6 +218,7 @@ UNIT_TESTS := \
 	test_qcow2_edges \
 	test_qcow2_fault \
 	test_qcow2_flow \
+	test_qcow2_header \
 	test_qcow2_hostile \
 	test_qcow2_model \
 	test_state \
@@ -247,6 +249,7 @@ TEST_LIB := \
 	tests/crash/record.o \
 	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
+	tests/lib/cuts.o \
 	tests/lib/fake_machine.o \
 	tests/lib/mem_image.o \
 	tests/lib/virtio_guest.o

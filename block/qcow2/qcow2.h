@@ -30,4 +30,10 @@ struct qcow2_info {
 };
 void qcow2_get_info(struct image *img, struct qcow2_info *out); /* img->driver is qcow2 */
 
+/* Name another backing file (NULL or "": none) and its format (NULL: not named),
+ * durably; what is open stays open.  -EINVAL: too long; -ENOSPC: no room in the
+ * header.  Suspends. */
+int qcow2_set_backing(struct fiber *f, struct image *img, const char *name, const char *format,
+		      struct error *err);
+
 #endif
