@@ -103,10 +103,12 @@ CORE := \
 	vmm/core/irq.o \
 	vmm/core/kvm.o \
 	vmm/core/kvm_irq.o \
+	vmm/core/kvm_state.o \
 	vmm/core/mem.o \
 	vmm/core/state.o \
 	vmm/core/vcpu.o \
-	vmm/core/vcpu_regs.o
+	vmm/core/vcpu_regs.o \
+	vmm/core/vcpu_state.o
 
 DEVICES := \
 	devices/debug.o \
@@ -192,7 +194,8 @@ VMM := \
 	vmm/readconfig.o \
 	vmm/run.o \
 	vmm/streams.o \
-	vmm/user_devices.o
+	vmm/user_devices.o \
+	vmm/vmstate.o
 VMM_MAIN := vmm/main.o
 
 # Unit and device test programs: tests/unit/NAME.c or tests/device/NAME.c, each

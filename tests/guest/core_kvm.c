@@ -1,6 +1,9 @@
 /* KVM, vCPUs, memory and buses together, under guests of a few instructions. */
 #include "tests/guest/core_guest.h"
 
+#include "base/bytes.h"
+#include "vmm/core/state.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -415,6 +418,136 @@ static void four_cpus_pause_together(void **state)
 	tm_stop(t);
 }
 
+/* --- saved state --------------------------------------------------------------- */
+
+/* %ebx and the word at 0x2000 count together, and say so when they do not; timer
+ * interrupts count at 0x2008. */
+GUEST(counters, "cli; xor %ax, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x7000, %sp;"
+		"movw $(1f - base), 0x20; movw $0, 0x22;"
+		"mov $0x11, %al; outb %al, $0x20; mov $8, %al; outb %al, $0x21;"
+		"mov $4, %al; outb %al, $0x21; mov $1, %al; outb %al, $0x21;"
+		"mov $0xfe, %al; outb %al, $0x21;"
+		"mov $0x34, %al; outb %al, $0x43; mov $0x00, %al; outb %al, $0x40;"
+		"mov $0x10, %al; outb %al, $0x40; xor %ebx, %ebx; mov $0x10, %dx; sti;"
+		"2: inc %ebx; incl 0x2000; cmp %ebx, 0x2000; je 3f;" DONE
+		"3: test $0xfff, %bx; jne 2b; mov $'.', %al; outb %al, %dx; jmp 2b;"
+		"1: push %ax; incl 0x2008; mov $0x20, %al; outb %al, $0x20; pop %ax; iret");
+
+static u32 guest_word(struct test_machine *t, u64 gpa)
+{
+	u8 raw[4];
+
+	assert_int_equal(mem_read(t->m.mem, gpa, raw, 4), 0);
+	return load_le32(raw);
+}
+
+static void save_machine(struct test_machine *t, struct state_buf *out)
+{
+	struct error err = {0};
+
+	assert_int_equal(kvm_save(t->kvm, out, &err), 0);
+	for (u32 i = 0; i < vcpus_count(t->vcpus); i++)
+		assert_int_equal(vcpu_save(vcpus_get(t->vcpus, i), out, &err), 0);
+}
+
+static void load_machine(struct test_machine *t, struct state_buf *in)
+{
+	struct error err = {0};
+	struct kvm_image *kvm;
+	struct vcpu_image *cpu;
+
+	assert_int_equal(kvm_load_image(in, &kvm, &err), 0);
+	assert_int_equal(kvm_load(t->kvm, kvm, &err), 0);
+	free(kvm);
+	for (u32 i = 0; i < vcpus_count(t->vcpus); i++) {
+		struct vcpu *vcpu = vcpus_get(t->vcpus, i);
+
+		if (vcpu_load_image(vcpu, in, &cpu, &err) < 0 || vcpu_load(vcpu, cpu, &err) < 0)
+			fail_msg("%s", err.text);
+		free(cpu);
+	}
+	assert_int_equal(in->at, in->bytes);
+}
+
+/* Three machines, one after the other, are one guest. */
+static void a_guest_goes_on_in_another_machine(void **state)
+{
+	static u8 ram[64 * KiB];
+	struct test_machine *t, *next;
+	struct state_buf saved = {0};
+
+	t = TM_START(counters, 2);
+	for (int i = 0; i < 3; i++) {
+		u32 ticks;
+
+		tm_wait_for(t, &t->letters, 2);
+		vcpus_pause(t->vcpus);
+		save_machine(t, &saved);
+		assert_int_equal(mem_read(t->m.mem, 0, ram, sizeof(ram)), 0);
+		next = TM_START(hello, 2);
+		tm_wait(next);
+		vcpus_pause(next->vcpus);
+		load_machine(next, &saved);
+		assert_int_equal(mem_write(next->m.mem, 0, ram, sizeof(ram)), 0);
+		ticks = guest_word(next, 0x2008);
+		next->done = next->letters = 0;
+		assert_int_equal(t->done, 0);
+		tm_stop(t);
+		vcpus_resume(next->vcpus);
+		tm_wait_for(next, &next->letters, 2);
+		for (int ms = 0; guest_word(next, 0x2008) < ticks + 3 && ms < 20000; ms++)
+			usleep(1000);
+		assert_true(guest_word(next, 0x2008) >= ticks + 3);
+		assert_int_equal(next->done, 0);
+		t = next;
+		state_buf_fini(&saved);
+	}
+	tm_stop(t);
+}
+
+/* Saving and loading again changes nothing that the guest could see. */
+static void what_was_loaded_is_saved_the_same(void **state)
+{
+	struct test_machine *t;
+	struct state_buf a = {0}, b = {0};
+	struct kvm_regs before, after;
+
+	t = TM_START(counters, 2);
+	tm_wait_text(t);
+	vcpus_pause(t->vcpus);
+	save_machine(t, &a);
+	assert_int_equal(vcpu_get_regs(vcpus_get(t->vcpus, 0), &before), 0);
+	assert_int_equal(vcpus_reset(t->vcpus), 0);
+	load_machine(t, &a);
+	assert_int_equal(vcpu_get_regs(vcpus_get(t->vcpus, 0), &after), 0);
+	assert_memory_equal(&before, &after, sizeof(before));
+	save_machine(t, &b);
+	assert_int_equal(a.bytes, b.bytes);
+	tm_stop(t);
+	state_buf_fini(&a);
+	state_buf_fini(&b);
+}
+
+static void state_cut_short_is_refused(void **state)
+{
+	struct test_machine *t;
+	struct state_buf saved = {0}, cut;
+	struct error err = {0};
+	struct vcpu_image *cpu;
+
+	t = TM_START(hello, 1);
+	tm_wait(t);
+	vcpus_pause(t->vcpus);
+	assert_int_equal(vcpu_save(vcpus_get(t->vcpus, 0), &saved, &err), 0);
+	for (size_t n = 0; n < saved.bytes; n += 1 + n / 8) {
+		cut = (struct state_buf){.data = saved.data, .bytes = n};
+		assert_int_equal(vcpu_load_image(vcpus_get(t->vcpus, 0), &cut, &cpu, &err),
+				 -EINVAL);
+	}
+	tm_stop(t);
+	state_buf_fini(&saved);
+}
+
 /* --- /dev/kvm that is none ----------------------------------------------------- */
 
 static void a_missing_device_is_one_clear_line(void **state)
@@ -463,6 +596,9 @@ int main(void)
 		cmocka_unit_test(reset_is_the_power_on_state),
 		cmocka_unit_test(other_cpus_start_by_init_and_sipi),
 		cmocka_unit_test(four_cpus_pause_together),
+		cmocka_unit_test(a_guest_goes_on_in_another_machine),
+		cmocka_unit_test(what_was_loaded_is_saved_the_same),
+		cmocka_unit_test(state_cut_short_is_refused),
 		cmocka_unit_test(a_missing_device_is_one_clear_line),
 		cmocka_unit_test(too_many_cpus_are_refused),
 	};

@@ -38,6 +38,14 @@ extern const struct bus_doorbell_ops kvm_pio_doorbell_ops, kvm_mmio_doorbell_ops
  * devices lowered by their own reset before. */
 int kvm_irqchip_reset(struct kvm *kvm);
 
+/* Saved state of the interrupt controllers, the timer and kvmclock, which stands.
+ * As with vCPUs: decode, then put in place; free() the image. */
+struct state_buf;
+struct kvm_image;
+int kvm_save(struct kvm *kvm, struct state_buf *out, struct error *err);
+int kvm_load_image(struct state_buf *in, struct kvm_image **out, struct error *err);
+int kvm_load(struct kvm *kvm, const struct kvm_image *image, struct error *err);
+
 /* The guest's kvmclock stands still between stop and start (vcpus_pause and
  * vcpus_resume do this). */
 void kvm_clock_stop(struct kvm *kvm);

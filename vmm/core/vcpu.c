@@ -386,8 +386,12 @@ static int make_all(struct vcpus *v, const struct cpu_options *opt, struct error
 	v->run_bytes = sys_ioctl(kvm_fd(v->kvm), KVM_GET_VCPU_MMAP_SIZE, NULL);
 	if (v->run_bytes < (int)sizeof(struct kvm_run))
 		return err_set(err, -ENOSYS, "KVM_GET_VCPU_MMAP_SIZE says %d", v->run_bytes);
-	for (u32 i = 0; ret == 0 && i < v->n; i++)
+	for (u32 i = v->n; ret == 0 && i-- > 0;)
 		ret = make_vcpu(&v->vcpus[i], opt, cpuid, err);
+	if (ret == 0) {
+		v->cpuid = cpuid; /* as CPU 0 got it, the last one */
+		cpuid = NULL;
+	}
 	return ret;
 }
 
@@ -475,8 +479,14 @@ void vcpus_free(struct vcpus *v)
 	}
 	cond_fini(&v->changed);
 	mutex_fini(&v->lock);
+	free(v->cpuid);
 	free(v->vcpus);
 	free(v);
+}
+
+const struct kvm_cpuid2 *vcpus_cpuid(const struct vcpus *v)
+{
+	return v->cpuid;
 }
 
 u32 vcpus_count(const struct vcpus *v)

@@ -49,6 +49,17 @@ int vcpus_reset(struct vcpus *v);
 u32 vcpus_count(const struct vcpus *v);
 struct vcpu *vcpus_get(struct vcpus *v, u32 index);
 
+/* Saved state of a vCPU; paused.  Loading is decoding, which changes nothing, then
+ * putting in place; the image is the caller's, to free(). */
+struct state_buf;
+struct vcpu_image;
+int vcpu_save(struct vcpu *vcpu, struct state_buf *out, struct error *err);
+int vcpu_load_image(struct vcpu *vcpu, struct state_buf *in, struct vcpu_image **out,
+		    struct error *err);
+int vcpu_load(struct vcpu *vcpu, struct vcpu_image *image, struct error *err);
+/* What the guest sees of CPU 0, as the machine was made. */
+const struct kvm_cpuid2 *vcpus_cpuid(const struct vcpus *v);
+
 /* Paused only, or from the vCPU's own thread. */
 int vcpu_get_regs(struct vcpu *vcpu, struct kvm_regs *regs);
 int vcpu_set_regs(struct vcpu *vcpu, const struct kvm_regs *regs);

@@ -32,6 +32,7 @@ struct vcpus {
 	const struct vcpu_ops *ops;	       /* [const] */
 	bool has_xcrs;			       /* [const] */
 	bool has_debugregs, has_kvmclock_ctrl; /* [const] */
+	struct kvm_cpuid2 *cpuid;	       /* [const] of CPU 0 */
 	int run_bytes;			       /* [const] size of a struct kvm_run mapping */
 	u32 n;				       /* [const] */
 	struct vcpu *vcpus;		       /* [const] */
