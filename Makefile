@@ -58,9 +58,11 @@ BASE := \
 BLOCK := \
 	block/blk.o \
 	block/blk_open.o \
+	block/create.o \
 	block/file.o \
 	block/file_direct.o \
 	block/file_lock.o \
+	block/file_prealloc.o \
 	block/filter_fault.o \
 	block/filter_record.o \
 	block/group.o \
@@ -73,6 +75,7 @@ BLOCK := \
 	block/qcow2/check_fix.o \
 	block/qcow2/commit.o \
 	block/qcow2/create.o \
+	block/qcow2/create_options.o \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \

@@ -1,6 +1,7 @@
 /* Opening and closing of drives: options, the loop thread, temporary overlays.
  *
  * Thread: the caller's, which waits; the chain itself is opened on the loop. */
+#include "block/create.h"
 #include "block/blk.h"
 
 #include "base/log.h"
@@ -94,27 +95,27 @@ static int examine_base(struct fiber *f, const char *file, const struct open_pol
 static int create_overlay(struct fiber *f, const char *temp, const char *file,
 			  const struct open_policy *policy, struct error *err)
 {
-	const struct image_driver *driver = image_driver_find("qcow2");
 	char *base AUTO_FREE = realpath(file, NULL);
-	struct image *img;
+	struct create_request req;
 	const char *format;
+	char text[32];
 	u64 bytes;
-	int ret, closed;
+	int ret;
 
 	if (!base)
 		return err_set_errno(err, -errno, "Could not open '%s'", file);
-	if (!driver || !driver->create)
-		return err_set(err, -ENOTSUP, "no format for temporary overlays");
 	ret = examine_base(f, file, policy, &bytes, &format, err);
 	if (ret < 0)
 		return ret;
-	ret = file_create(f, &img, temp, 0, &(struct open_policy){.cache = CACHE_UNSAFE}, err);
-	if (ret < 0)
-		return ret;
-	ret = driver->create(f, img, bytes, base, format, err);
-	closed = image_close(f, img);
-	if (ret == 0 && closed < 0)
-		ret = err_set_errno(err, closed, "cannot write '%s'", temp);
+	image_create_init(&req, "qcow2", temp);
+	req.cache = CACHE_UNSAFE;
+	req.unsafe_backing = true; /* looked at just now */
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+	opts_set(&req.options, "size", text);
+	opts_set(&req.options, "backing_file", base);
+	opts_set(&req.options, "backing_fmt", format);
+	ret = image_create(f, &req, err);
+	image_create_fini(&req);
 	return ret;
 }
 

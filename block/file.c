@@ -230,9 +230,11 @@ static int set_size(struct fiber *f, struct host_file *file, u64 bytes)
 	return ret;
 }
 
-static int file_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+static int file_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		       struct error *err)
 {
 	struct host_file *file = host_file_of(img);
+	u64 old = img->bytes;
 	int ret;
 
 	if (file->is_device) {
@@ -240,8 +242,15 @@ static int file_resize(struct fiber *f, struct image *img, u64 bytes, struct err
 			return 0; /* the format above may use less than there is */
 		return err_set(err, -EINVAL, "Cannot grow device files");
 	}
+	if (mode == PREALLOC_METADATA)
+		return err_set(err, -ENOTSUP, "Unsupported preallocation mode: metadata");
 	ret = set_size(f, file, bytes);
-	return ret < 0 ? err_set_errno(err, ret, "Failed to resize the file") : 0;
+	if (ret < 0)
+		return err_set_errno(err, ret, "Failed to resize the file");
+	ret = file_preallocate(f, file, old, bytes, mode, err);
+	if (ret < 0)
+		(void)set_size(f, file, old);
+	return ret;
 }
 
 int file_allocated_bytes(struct image *img, u64 *out)
@@ -360,6 +369,22 @@ int file_open(struct fiber *f, struct image **out, const char *path,
 	return file_from_fd(f, out, fd, path, policy, err);
 }
 
+/* Empty it, all holes; a device must be large enough. */
+static int set_fresh_size(int fd, const char *path, u64 bytes, struct error *err)
+{
+	struct stat st;
+	u64 have;
+
+	if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
+		if (sys_file_bytes(fd, &have) < 0 || have >= bytes)
+			return 0;
+		return err_set(err, -ENOSPC, "Device is too small");
+	}
+	if (ftruncate(fd, 0) || ftruncate(fd, (off_t)bytes))
+		return err_set_errno(err, -errno, "Could not resize '%s'", path);
+	return 0;
+}
+
 int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes,
 		const struct open_policy *policy, struct error *err)
 {
@@ -377,10 +402,9 @@ int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes
 	ret = file_lock(fd, path, &writable, err);
 	if (ret < 0)
 		goto out_close;
-	if (ftruncate(fd, 0) || ftruncate(fd, (off_t)bytes)) {
-		ret = err_set_errno(err, -errno, "Could not resize '%s'", path);
+	ret = set_fresh_size(fd, path, bytes, err);
+	if (ret < 0)
 		goto out_close;
-	}
 	return file_from_fd(f, out, fd, path, &writable, err);
 out_close:
 	sys_close(fd);

@@ -18,6 +18,10 @@ int file_open(struct fiber *f, struct image **out, const char *path,
 /* Create (or empty) a regular file of this size, all holes, and open it writable. */
 int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes,
 		const struct open_policy *policy, struct error *err);
+/* Take the name of a regular file away, which could not be made whole. */
+void file_remove(const struct image *img);
+/* Tell the file system how the file will be used. */
+void file_set_hints(struct image *img, bool nocow, u64 extent_bytes);
 /* Bytes that the file takes on the host (st_blocks). */
 int file_allocated_bytes(struct image *img, u64 *out);
 /* Host descriptor, for diagnostics and tests; belongs to the image. */

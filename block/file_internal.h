@@ -35,6 +35,10 @@ int file_bounce_read(struct fiber *f, struct host_file *file, u64 hoff, const st
 int file_bounce_write(struct fiber *f, struct host_file *file, u64 hoff, const struct iovec *iov,
 		      unsigned n);
 
+/* Give [from, to), which is new, its place as the mode says.  Suspends. */
+int file_preallocate(struct fiber *f, struct host_file *file, u64 from, u64 to, enum prealloc mode,
+		     struct error *err);
+
 /* Take the locks that fit the policy, and look for those of others that do not
  * fit. */
 int file_lock(int fd, const char *path, const struct open_policy *policy, struct error *err);

@@ -78,14 +78,15 @@ static int fault_map(struct fiber *f, struct image *img, u64 goff, u64 bytes,
 	return image_map(f, img->below, goff, bytes, out);
 }
 
-static int fault_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+static int fault_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+			struct error *err)
 {
 	struct fault_rule *rule = fault_of(img)->rule;
 	int ret = count(rule, &rule->writes);
 
 	if (ret < 0)
 		return err_set(err, ret, "resize of '%s' failed on purpose", img->name);
-	ret = image_resize(f, img->below, bytes, err);
+	ret = image_resize_alloc(f, img->below, bytes, mode, err);
 	img->bytes = img->below->bytes;
 	return ret;
 }

@@ -93,11 +93,12 @@ static int record_map(struct fiber *f, struct image *img, u64 goff, u64 bytes,
 	return image_map(f, img->below, goff, bytes, out);
 }
 
-static int record_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+static int record_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+			 struct error *err)
 {
 	struct record_event event = {
 		.kind = RECORD_RESIZE, .bytes = bytes, .issued = log_of(img)->n};
-	int ret = image_resize(f, img->below, bytes, err);
+	int ret = image_resize_alloc(f, img->below, bytes, mode, err);
 
 	if (ret == 0)
 		append(log_of(img), event);

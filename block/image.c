@@ -227,7 +227,8 @@ int image_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct ma
 	return ret;
 }
 
-int image_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+int image_resize_alloc(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		       struct error *err)
 {
 	int ret;
 
@@ -236,9 +237,16 @@ int image_resize(struct fiber *f, struct image *img, u64 bytes, struct error *er
 	if (!img->driver->resize)
 		return err_set(err, -ENOTSUP, "Image format driver '%s' does not support resize",
 			       img->driver->name);
-	ret = img->driver->resize(f, img, bytes, err);
+	if (mode != PREALLOC_OFF && bytes < img->bytes)
+		return err_set(err, -ENOTSUP, "Preallocation can't be used for shrinking images");
+	ret = img->driver->resize(f, img, bytes, mode, err);
 	assert(ret < 0 || img->bytes == bytes || !img->grows);
 	return ret;
+}
+
+int image_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+{
+	return image_resize_alloc(f, img, bytes, PREALLOC_OFF, err);
 }
 
 /* The vector reaches beyond the end of the backing image, which has `bytes`. */

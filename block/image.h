@@ -11,12 +11,15 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/fiber.h"
+#include "block/check.h"
 
 #include <sys/uio.h>
 
 struct image;
 struct file;
 struct opts;
+struct create_option;
+struct create_request;
 
 /* How to open, and what an image may pull in by naming it. */
 enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_DIRECTSYNC, CACHE_UNSAFE };
@@ -55,20 +58,8 @@ struct map_extent {
 	struct image *file; /* with MAP_HOFF: where `hoff` counts; set by image_map */
 };
 
-/* Reported by check.  Counts of clusters, as the reference prints them. */
-struct check_result {
-	u64 corruptions, leaks, check_errors;
-	u64 corruptions_fixed, leaks_fixed;
-	u64 total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
-	u64 image_end_bytes;
-};
-struct check_request {
-	bool fix_leaks, fix_errors;
-	/* One line of output, without newline; may be NULL. */
-	void (*line)(void *arg, const char *text);
-	void *arg;
-	struct check_result result;
-};
+/* What is allocated ahead: nothing, the map, host blocks, blocks full of zeros. */
+enum prealloc { PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_FALLOC, PREALLOC_FULL };
 
 enum zero_flags { ZERO_MAY_UNMAP = 1, ZERO_NO_FALLBACK = 2 };
 
@@ -77,10 +68,11 @@ struct image_driver {
 	size_t state_size; /* of the driver's struct, which starts with struct image */
 	/* 0..100: how sure from the first bytes of the file. */
 	int (*probe)(const u8 *head, size_t bytes);
-	/* Write an empty image of this guest size into an empty, writable file;
-	 * backing and its format may be NULL.  Durable on return. */
-	int (*create)(struct fiber *f, struct image *file, u64 bytes, const char *backing,
-		      const char *backing_format, struct error *err);
+	/* What creation takes (create.h); NULL: images cannot be made. */
+	const struct create_option *create_options;
+	/* Make the file(s) of an image of req->bytes; the options' names and types
+	 * are right.  Durable on return. */
+	int (*create)(struct fiber *f, const struct create_request *req, struct error *err);
 	/* img->below is open; sets img->bytes.  Fills err. */
 	int (*open)(struct fiber *f, struct image *img, const struct open_policy *policy,
 		    struct error *err);
@@ -93,7 +85,8 @@ struct image_driver {
 	int (*discard)(struct fiber *f, struct image *img, u64 goff, u64 bytes);
 	int (*flush)(struct fiber *f, struct image *img);
 	int (*map)(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
-	int (*resize)(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+	int (*resize)(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		      struct error *err);
 	int (*check)(struct fiber *f, struct image *img, struct check_request *req,
 		     struct error *err);
 	/* Writes out what is pending; the first error is returned, all is released. */
@@ -133,6 +126,9 @@ int image_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes);
 int image_flush(struct fiber *f, struct image *img);
 int image_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
 int image_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+/* The same; the new space is allocated as the mode says. */
+int image_resize_alloc(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		       struct error *err);
 
 /* Read [goff, goff + bytes) of the chain from img->backing downward: zeros beyond
  * its end or without a backing image. */

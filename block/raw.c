@@ -9,7 +9,9 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "block/create.h"
 #include "block/driver.h"
+#include "block/file.h"
 
 #include <errno.h>
 
@@ -109,19 +111,56 @@ static int raw_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, stru
 	return image_map(f, img->below, goff, bytes, out);
 }
 
-static int raw_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+static int raw_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		      struct error *err)
 {
-	int ret = image_resize(f, img->below, bytes, err);
+	int ret = image_resize_alloc(f, img->below, bytes, mode, err);
 
 	if (ret == 0)
 		img->bytes = bytes;
 	return ret;
 }
 
+static const struct create_option raw_options[] = {
+	{"size", OPTION_SIZE, "Virtual disk size", NULL},
+	{0},
+};
+
+static int raw_prealloc(const struct create_request *req, enum prealloc *mode, struct error *err)
+{
+	const char *value = opts_get(&req->options, "preallocation");
+	int ret = create_get_prealloc(&req->options, mode, err);
+
+	if (ret < 0)
+		return err_set(err, ret, "invalid parameter value: %s", value);
+	if (*mode == PREALLOC_METADATA)
+		return err_set(err, -ENOTSUP, "Unsupported preallocation mode: metadata");
+	return 0;
+}
+
+static int raw_create(struct fiber *f, const struct create_request *req, struct error *err)
+{
+	enum prealloc mode = PREALLOC_OFF;
+	u64 bytes = align_up(req->bytes, SECTOR_BYTES);
+	struct image *file;
+	int ret = raw_prealloc(req, &mode, err);
+
+	if (ret == 0)
+		ret = create_host_file(f, req, req->name, 0, &file, err);
+	if (ret < 0)
+		return ret;
+	ret = image_resize_alloc(f, file, bytes, mode, err);
+	if (ret < 0)
+		file_remove(file);
+	return create_close_file(f, file, ret, err);
+}
+
 const struct image_driver raw_driver = {
 	.name = "raw",
 	.state_size = sizeof(struct raw),
 	.probe = raw_probe,
+	.create_options = raw_options,
+	.create = raw_create,
 	.open = raw_open,
 	.read = raw_read,
 	.write = raw_write,

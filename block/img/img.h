@@ -12,6 +12,7 @@
 #include <getopt.h>
 
 struct open_policy;
+struct opts;
 
 enum img_exit { IMG_OK, IMG_ERROR, IMG_CORRUPT, IMG_LEAKS, IMG_NOT_SUPPORTED = 63 };
 
@@ -52,6 +53,8 @@ int img_getopt(struct img *ctx, int argc, char **argv, const char *letters,
 int img_parse_size(const char *text, u64 *bytes);
 /* "64 MiB", "1.5 GiB" as `info` shows sizes; text has room for 32 bytes. */
 void img_format_size(char *text, u64 bytes);
+/* Add the text of one -o to the list; "help" or "?" among it sets *help. */
+int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
 int img_parse_cache(const char *text, struct open_policy *policy);
 
 #endif

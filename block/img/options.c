@@ -1,6 +1,7 @@
 /* Words on cowimg's command line: sizes, -o lists, cache modes. */
 #include "block/img/img.h"
 
+#include "base/opts.h"
 #include "block/image.h"
 
 #include <ctype.h>
@@ -62,6 +63,45 @@ int img_parse_size(const char *text, u64 *bytes)
 		return -ERANGE;
 	*bytes = (whole << shift) + (u64)(fraction * (double)((u64)1 << shift));
 	return *bytes > INT64_MAX ? -ERANGE : 0;
+}
+
+/* Does "help" or "?" stand alone among the items? */
+static bool asks_for_help(const char *text)
+{
+	while (*text) {
+		size_t n = strcspn(text, ",");
+
+		if ((n == 4 && !strncmp(text, "help", 4)) || (n == 1 && *text == '?'))
+			return true;
+		text += n;
+		text += *text == ',';
+	}
+	return false;
+}
+
+/* An empty item at the end would swallow the next list where lists are joined. */
+static bool is_list(const char *text)
+{
+	size_t n = strlen(text), commas = 0;
+
+	while (commas < n && text[n - commas - 1] == ',')
+		commas++;
+	return n && *text != ',' && commas % 2 == 0;
+}
+
+int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help)
+{
+	struct error err = {0};
+
+	if (!is_list(text))
+		return img_error(ctx, "Invalid option list: %s", text);
+	if (asks_for_help(text)) {
+		*help = true;
+		return IMG_OK;
+	}
+	if (opts_append(options, text, NULL, &err) < 0)
+		return img_error(ctx, "%s", err.text);
+	return IMG_OK;
 }
 
 void img_format_size(char *text, u64 bytes)

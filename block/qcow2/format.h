@@ -10,9 +10,11 @@
 #define QCOW2_MIN_CLUSTER_BITS	 9
 #define QCOW2_MAX_CLUSTER_BITS	 21
 #define QCOW2_MAX_REFCOUNT_ORDER 6
-#define QCOW2_V2_HEADER_BYTES	 72
-#define QCOW2_V3_HEADER_BYTES	 104
-#define QCOW2_MAX_BACKING_NAME	 1023
+/* A subcluster is at least a sector. */
+#define QCOW2_MIN_EXTENDED_CLUSTER 16384
+#define QCOW2_V2_HEADER_BYTES	   72
+#define QCOW2_V3_HEADER_BYTES	   104
+#define QCOW2_MAX_BACKING_NAME	   1023
 
 /* Limits of the reference on tables, which other programs rely on too. */
 #define QCOW2_MAX_L1_BYTES	 (32 * MiB)

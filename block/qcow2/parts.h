@@ -90,7 +90,8 @@ int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec
 int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flags);
 int qcow2_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes);
 int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out);
-int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err);
+int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		 struct error *err);
 int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, struct error *err);
 /* Before anything is written: healthy, autoclear bits gone, caches not full. */
 int write_begin(struct fiber *f, struct qcow2 *q);

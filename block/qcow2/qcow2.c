@@ -303,15 +303,6 @@ static int qcow2_probe(const u8 *head, size_t bytes)
 	return version >= 2 ? 100 : 0;
 }
 
-static int qcow2_create_plain(struct fiber *f, struct image *file, u64 bytes, const char *backing,
-			      const char *backing_format, struct error *err)
-{
-	const struct qcow2_create_options opt = {
-		.bytes = bytes, .backing_file = backing, .backing_format = backing_format};
-
-	return qcow2_create(f, file, &opt, err);
-}
-
 void qcow2_get_info(struct image *img, struct qcow2_info *out)
 {
 	struct qcow2 *q = to_qcow2(img);
@@ -334,7 +325,8 @@ const struct image_driver qcow2_driver = {
 	.name = "qcow2",
 	.state_size = sizeof(struct qcow2),
 	.probe = qcow2_probe,
-	.create = qcow2_create_plain,
+	.create_options = qcow2_create_table,
+	.create = qcow2_create_request,
 	.open = qcow2_open,
 	.read = qcow2_read,
 	.write = qcow2_write,

@@ -3,6 +3,7 @@
 #ifndef BLOCK_QCOW2_QCOW2_H
 #define BLOCK_QCOW2_QCOW2_H
 
+#include "block/create.h"
 #include "block/image.h"
 
 struct qcow2_create_options {
@@ -11,15 +12,25 @@ struct qcow2_create_options {
 	u32 cluster_bytes; /* 512..2 MiB, power of two; 0: 65536 */
 	u32 refcount_bits; /* 1..64, power of two; 0: 16 */
 	bool lazy_refcounts;
-	bool preallocate_metadata;
+	bool extended_l2;     /* cluster_bytes >= 16384, version 3 */
+	u32 compression_type; /* 0 zlib, 1 zstd */
+	enum prealloc preallocation;
 	const char *backing_file;   /* NULL: none; <= 1023 bytes */
 	const char *backing_format; /* written as a header extension; NULL: none */
+	const char *data_file;	    /* name of an external data file; NULL: none */
+	struct image *data;	    /* that file, open, writable and empty; lent */
+	bool data_file_raw;	    /* it stays valid as a raw image */
 };
 /* Write a fresh image into an empty, open, writable file.  Layout: cluster 0
  * header, 1 refcount table, 2 first refcount block, 3 L1 table (as far as they
  * fit in one cluster each).  Durable on return.  Suspends. */
 int qcow2_create(struct fiber *f, struct image *file, const struct qcow2_create_options *opt,
 		 struct error *err);
+/* Would it take these options?  Touches no file. */
+int qcow2_create_judge(const struct qcow2_create_options *opt, struct error *err);
+/* The same from a list of options: the driver's create (block/create.h). */
+int qcow2_create_request(struct fiber *f, const struct create_request *req, struct error *err);
+extern const struct create_option qcow2_create_table[];
 
 /* What `info` shows. */
 struct qcow2_info {

@@ -271,11 +271,14 @@ static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
 	return ret;
 }
 
-int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		 struct error *err)
 {
 	struct qcow2 *q = to_qcow2(img);
 	int ret;
 
+	if (mode != PREALLOC_OFF)
+		return err_set(err, -ENOTSUP, "Unsupported preallocation mode");
 	if (!is_aligned(bytes, 512))
 		return err_set(err, -EINVAL, "The new size must be a multiple of 512");
 	if (q->version < 3 && q->snapshot_count)

@@ -87,7 +87,7 @@ static int do_create(struct fiber *f, struct blkio *b, struct error *err)
 		else if (starts(b->words[i], "lazy", &rest))
 			opt.lazy_refcounts = true;
 		else if (starts(b->words[i], "prealloc", &rest))
-			opt.preallocate_metadata = true;
+			opt.preallocation = PREALLOC_METADATA;
 		else
 			return err_set(err, -EINVAL, "create: what is '%s'?", b->words[i]);
 	}

@@ -251,7 +251,8 @@ def test_usage_errors_and_help(tmp_path):
         assert done.stderr.startswith("cowimg: ") and "Try 'cowimg --help'" in done.stderr
     done = cowimg("--help")
     assert re.search(r"^  create .*filename \[size\]$", done.stdout, re.M)
-    assert cowimg("create", "-f", "qcow2", "-o", "help").stdout.startswith("Supported options:\n")
+    assert cowimg("create", "-f", "qcow2", "-o", "help").stdout.startswith(
+        "Supported qcow2 options:\n")
 
 
 def test_two_writers_are_kept_apart(tmp_path):

@@ -129,7 +129,8 @@ static int mem_flush(struct fiber *f, struct image *img)
 	return 0;
 }
 
-static int mem_resize(struct fiber *f, struct image *img, u64 bytes, struct error *err)
+static int mem_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
+		      struct error *err)
 {
 	struct mem_disk *d = disk_of(img);
 	int ret = reach(d, bytes);

@@ -6,6 +6,7 @@
 #include "block/blk.h"
 #include "block/driver.h"
 #include "block/file.h"
+#include "block/qcow2/qcow2.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -54,12 +55,14 @@ static void make_raw(struct fiber *f, const char *path, u64 bytes, u8 fill)
 static void make_qcow2(struct fiber *f, const char *path, u64 bytes, const char *backing,
 		       const char *format)
 {
+	struct qcow2_create_options opt = {
+		.bytes = bytes, .backing_file = backing, .backing_format = format};
 	struct open_policy policy = {0};
 	struct image *img;
 	struct error err;
 
 	assert_int_equal(file_create(f, &img, path, 0, &policy, &err), 0);
-	if (qcow2_driver.create(f, img, bytes, backing, format, &err) < 0)
+	if (qcow2_create(f, img, &opt, &err) < 0)
 		fail_msg("%s", err.text);
 	assert_int_equal(image_close(f, img), 0);
 }
