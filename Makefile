@@ -67,6 +67,7 @@ BLOCK := \
 	block/filter_record.o \
 	block/group.o \
 	block/image.o \
+	block/map_chain.o \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
 	block/qcow2/cache.o \
@@ -81,6 +82,7 @@ BLOCK := \
 	block/qcow2/header.o \
 	block/qcow2/header_update.o \
 	block/qcow2/l2.o \
+	block/qcow2/measure.o \
 	block/qcow2/overlap.o \
 	block/qcow2/qcow2.o \
 	block/qcow2/read.o \
@@ -94,7 +96,9 @@ IMG := \
 	block/img/check.o \
 	block/img/create.o \
 	block/img/info.o \
+	block/img/input.o \
 	block/img/main.o \
+	block/img/measure.o \
 	block/img/options.o \
 	block/img/resize.o
 

@@ -11,6 +11,7 @@
 
 #include <getopt.h>
 
+struct image;
 struct open_policy;
 struct opts;
 
@@ -32,6 +33,7 @@ extern const struct img_command img_commands[]; /* ends with name NULL */
 
 int img_create(struct img *ctx, int argc, char **argv);
 int img_info(struct img *ctx, int argc, char **argv);
+int img_measure(struct img *ctx, int argc, char **argv);
 int img_check(struct img *ctx, int argc, char **argv);
 int img_resize(struct img *ctx, int argc, char **argv);
 
@@ -55,6 +57,19 @@ int img_parse_size(const char *text, u64 *bytes);
 void img_format_size(char *text, u64 bytes);
 /* Add the text of one -o to the list; "help" or "?" among it sets *help. */
 int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
+/* An image as a command line names it. */
+struct img_input {
+	const char *file, *format, *cache, *snapshot;
+	bool image_opts; /* `file` is a list of options, not a name */
+	bool share, writable, discard;
+};
+/* Both say what is wrong.  img_input_close returns `code` unless that is IMG_OK
+ * and closing fails. */
+int img_input_open(struct img *ctx, const struct img_input *src, struct image **out);
+int img_input_close(struct img *ctx, struct image *img, int code);
+/* --object secret,id=...: judged here. */
+int img_input_object(struct img *ctx, const char *text);
+
 int img_parse_cache(const char *text, struct open_policy *policy);
 
 #endif

@@ -20,6 +20,10 @@ const struct img_command img_commands[] = {
 	 "[size]",
 	 img_create},
 	{"info", "info [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename", img_info},
+	{"measure",
+	 "measure [--output=ofmt] [-O output_fmt] [-o options] [-l snapshot_param] [--size N | "
+	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
+	 img_measure},
 	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
 	{0},
 };
