@@ -74,16 +74,20 @@ BLOCK := \
 	block/qcow2/check.o \
 	block/qcow2/check_count.o \
 	block/qcow2/check_fix.o \
+	block/qcow2/codec.o \
 	block/qcow2/commit.o \
+	block/qcow2/compress.o \
 	block/qcow2/create.o \
 	block/qcow2/create_options.o \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
 	block/qcow2/header_update.o \
+	block/qcow2/inflate.o \
 	block/qcow2/l2.o \
 	block/qcow2/measure.o \
 	block/qcow2/overlap.o \
+	block/qcow2/pack.o \
 	block/qcow2/qcow2.o \
 	block/qcow2/read.o \
 	block/qcow2/refcount.o \
@@ -269,6 +273,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
+LIBS_block   := $(shell pkg-config --libs libdeflate libzstd zlib)
 LIBS_img     := -ljansson
 LIBS_monitor := -lreadline
 
@@ -301,9 +306,10 @@ endif
 
 $(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
-		$(LIBS_monitor) $(LIBS_base)
+		$(LIBS_monitor) $(LIBS_block) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_img) $(LIBS_base)
+	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_img) \
+		$(LIBS_block) $(LIBS_base)
 
 define LIBRARY
 $(O)/lib$(1).a: $$(OBJS_$(1))
@@ -341,11 +347,11 @@ tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS)
 $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
-		-lcmocka $(LIBS_monitor) $(LIBS_base)
+		-lcmocka $(LIBS_monitor) $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 
 $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_base)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_block) $(LIBS_base)
 
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide

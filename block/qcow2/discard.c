@@ -39,7 +39,8 @@ static u64 new_entry(const struct drop *d, u64 goff, u64 old)
 
 	if (d->mode == DROP_HOLE || (hole && !backing_covers(q, goff)))
 		return 0;
-	if (d->mode == DROP_ZERO && old & ENTRY_HOFF && old & ENTRY_COPIED)
+	if (d->mode == DROP_ZERO && old & ENTRY_HOFF && old & ENTRY_COPIED &&
+	    l2_kind(q, old) != EXTENT_COMPRESSED)
 		return old | ENTRY_ZERO;
 	if (q->version < 3)
 		return 0; /* the caller saw to it that this reads as zeros */
@@ -56,11 +57,8 @@ static int judge(struct fiber *f, const struct drop *d, const struct table *t)
 	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
 		u64 old = t ? l2_entry(t, first + (u32)i) : 0;
 
-		if (l2_kind(q, old) == EXTENT_COMPRESSED) {
-			log_guest("%s: compressed clusters are not supported", q->img.name);
-			return -ENOTSUP;
-		}
-		if (!is_aligned(old & ENTRY_HOFF, q->cluster_bytes))
+		if (l2_kind(q, old) != EXTENT_COMPRESSED &&
+		    !is_aligned(old & ENTRY_HOFF, q->cluster_bytes))
 			return qcow2_corrupt(f, q, "Cluster allocation offset %#llx unaligned",
 					     (unsigned long long)(old & ENTRY_HOFF));
 		change |= new_entry(d, d->goff + (i << q->cluster_bits), old) != old;
@@ -80,8 +78,8 @@ static void change(const struct drop *d, struct table *t)
 		if (entry == old)
 			continue;
 		l2_set(q, t, first + (u32)i, entry);
-		if (old & ENTRY_HOFF && !(entry & ENTRY_HOFF))
-			cluster_free(q, old & ENTRY_HOFF, 1);
+		if (!(entry & ENTRY_HOFF))
+			entry_free(q, old);
 	}
 }
 

@@ -177,6 +177,8 @@ int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent 
 	out->bytes = MIN(left, (run_length(q, t, i, clusters_of(q, in_cluster + left))
 				<< q->cluster_bits) -
 				       in_cluster);
+	if (out->kind == EXTENT_COMPRESSED)
+		out->hoff = entry;
 	if (out->kind == EXTENT_HOLE || out->kind == EXTENT_COMPRESSED)
 		return 0;
 	out->hoff = entry & ENTRY_HOFF;

@@ -2,6 +2,7 @@
 #ifndef BLOCK_QCOW2_PARTS_H
 #define BLOCK_QCOW2_PARTS_H
 
+#include "block/qcow2/compress.h" /* compressed_span, entry_free */
 #include "block/qcow2/state.h"
 
 /* --- header.c --- */
@@ -34,7 +35,7 @@ enum extent_kind { EXTENT_HOLE, EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
 struct extent {
 	enum extent_kind kind;
 	bool in_place; /* I4: refcount is 1, may be written */
-	u64 hoff;      /* DATA, and ZERO with a cluster kept; else 0 */
+	u64 hoff;      /* DATA, and ZERO with a cluster kept; COMPRESSED: the entry; else 0 */
 	u64 bytes;
 };
 enum extent_kind l2_kind(const struct qcow2 *q, u64 entry);

@@ -1,8 +1,7 @@
 /* The qcow2 driver: opening, closing, and the table of its calls.
  *
  * QEMU's docs/interop/qcow2, versions 2 and 3.  Refused by name: encryption,
- * external data files, extended L2 entries; compressed clusters are refused when
- * met.  Thread: the image's loop. */
+ * external data files, extended L2 entries.  Thread: the image's loop. */
 #include "block/qcow2/qcow2.h"
 
 #include "base/io.h"
@@ -204,6 +203,8 @@ int qcow2_load(struct fiber *f, struct qcow2 *q, const struct open_policy *polic
 
 void qcow2_unload(struct qcow2 *q)
 {
+	inflate_fini(q);
+	pack_fini(q);
 	cache_fini(&q->l2);
 	cache_fini(&q->blocks);
 	overlap_fini(&q->metadata);
@@ -316,7 +317,7 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 		.lazy_refcounts = q->lazy,
 		.dirty = bits & INCOMPAT_DIRTY,
 		.corrupt = bits & INCOMPAT_CORRUPT || q->corrupt,
-		.compression_type = bits & INCOMPAT_COMPRESSION ? q->head.compression_type : 0,
+		.compression_type = compression_type(q),
 		.snapshots = q->snapshot_count,
 	};
 }

@@ -32,6 +32,15 @@ int qcow2_create_judge(const struct qcow2_create_options *opt, struct error *err
 int qcow2_create_request(struct fiber *f, const struct create_request *req, struct error *err);
 extern const struct create_option qcow2_create_table[];
 
+/* Write whole guest clusters (the last one of the disk may be short) compressed;
+ * what does not get smaller is written as it is.  Clusters of the request are
+ * compressed side by side on all cores; so are those of other calls that run
+ * meanwhile on other fibers, and yet their data lie in the file in the order of
+ * the calls.  -EIO if one of the clusters is allocated already, -EINVAL if they
+ * are not whole, -ENOTSUP for encrypted images.  Suspends. */
+int qcow2_write_compressed(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+			   unsigned n);
+
 /* What `info` shows. */
 struct qcow2_info {
 	u32 version, cluster_bytes, refcount_bits;

@@ -35,12 +35,6 @@ static int read_file(struct fiber *f, struct image *file, u64 hoff, const struct
 	return have ? image_transfer(f, &t) : 0;
 }
 
-static int compressed(struct qcow2 *q)
-{
-	log_guest("%s: compressed clusters are not supported", q->img.name);
-	return -ENOTSUP;
-}
-
 /* How to fetch an extent that starts `skip` bytes into the request; false: it
  * is zeros and done.  The backing image is asked for what it has only. */
 static bool prepare(struct reading *r, const struct extent *e, u64 skip, struct image_transfer *t)
@@ -57,6 +51,12 @@ static bool prepare(struct reading *r, const struct extent *e, u64 skip, struct 
 				     .bytes = e->bytes};
 	if (e->kind == EXTENT_DATA)
 		return true;
+	if (e->kind == EXTENT_COMPRESSED) {
+		t->fn = e->bytes == r->bytes ? compressed_read : compressed_read_part;
+		t->img = &r->q->img;
+		t->offset = goff;
+		return true;
+	}
 	if (e->kind == EXTENT_HOLE && backing && goff < backing->bytes) {
 		u64 have = MIN(e->bytes, backing->bytes - goff);
 
@@ -75,8 +75,6 @@ static int one_extent(struct fiber *f, struct reading *r, const struct extent *e
 {
 	struct image_transfer t;
 
-	if (e->kind == EXTENT_COMPRESSED)
-		return compressed(r->q);
 	if (!prepare(r, e, skip, &t))
 		return 0;
 	if (skip + e->bytes == r->bytes)

@@ -224,6 +224,7 @@ int refcount_release(struct fiber *f, struct qcow2 *q)
 
 		if (!list_empty(&q->ios) && oldest->seq <= run->seq)
 			return 0;
+		pack_close(q, run->hoff, run->clusters);
 		if (q->discard_host && !q->corrupt)
 			discard_run(f, q, run);
 		ret = release_run(f, q, run);

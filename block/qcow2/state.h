@@ -94,6 +94,8 @@ struct qcow2 {
 	struct table_cache blocks;
 	struct fiber_mutex alloc_lock;
 	struct overlap_set metadata;
+	struct inflater *inflater; /* compress.h; NULL until needed */
+	struct packer *packer;
 
 	struct snapshot_info *snapshots;
 	u32 snapshot_count;

@@ -72,7 +72,9 @@ static int read_old(struct fiber *f, struct qcow2 *q, u64 entry, u64 goff, struc
 		return 0;
 	if (l2_kind(q, entry) == EXTENT_HOLE)
 		return image_read_backing(f, &q->img, goff, buf, 1);
-	assert(l2_kind(q, entry) == EXTENT_DATA); /* compressed ones were refused */
+	if (l2_kind(q, entry) == EXTENT_COMPRESSED)
+		return compressed_read(f, &q->img, goff, buf, 1);
+	assert(l2_kind(q, entry) == EXTENT_DATA);
 	return qcow2_pread(f, q->img.below, (entry & ENTRY_HOFF) + in_cluster, buf->iov_base,
 			   buf->iov_len);
 }
@@ -139,8 +141,8 @@ static void cow_link(const struct cow *c, struct table *t)
 		u64 hoff = c->hoff + (i << q->cluster_bits);
 
 		l2_set(q, t, c->first + (u32)i, hoff | ENTRY_COPIED);
-		if (old & ENTRY_HOFF && (old & ENTRY_HOFF) != hoff)
-			cluster_free(q, old & ENTRY_HOFF, 1);
+		if (l2_kind(q, old) == EXTENT_COMPRESSED || (old & ENTRY_HOFF) != hoff)
+			entry_free(q, old);
 	}
 }
 
@@ -156,12 +158,6 @@ static bool is_kept_zero(const struct qcow2 *q, u64 entry)
 	return l2_kind(q, entry) == EXTENT_ZERO && entry & ENTRY_COPIED && entry & ENTRY_HOFF;
 }
 
-static int refuse_compressed(struct qcow2 *q)
-{
-	log_guest("%s: compressed clusters are not supported", q->img.name);
-	return -ENOTSUP;
-}
-
 /* How many clusters from c->first on need one; sets c->n, 0 if the first may be
  * written in place. */
 static int cow_plan(struct fiber *f, struct cow *c, const struct table *t)
@@ -173,9 +169,8 @@ static int cow_plan(struct fiber *f, struct cow *c, const struct table *t)
 	while (n < most) {
 		u64 entry = l2_entry(t, c->first + (u32)n);
 
-		if (l2_kind(q, entry) == EXTENT_COMPRESSED)
-			return n ? 0 : refuse_compressed(q);
-		if (entry & ENTRY_HOFF && !is_aligned(entry & ENTRY_HOFF, q->cluster_bytes))
+		if (l2_kind(q, entry) != EXTENT_COMPRESSED &&
+		    !is_aligned(entry & ENTRY_HOFF, q->cluster_bytes))
 			return qcow2_corrupt(f, q, "Cluster allocation offset %#llx unaligned",
 					     (unsigned long long)(entry & ENTRY_HOFF));
 		if (!needs_new(q, entry) || (n && (c->keep || is_kept_zero(q, entry))))

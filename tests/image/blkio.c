@@ -2,21 +2,26 @@
  *
  *   blkio [-f FORMAT] [-r] [-n] FILE COMMAND...     each COMMAND is one argument
  *
- *   create SIZE [version=2] [cluster=N] [refcount=N] [lazy] [prealloc]
+ *   create SIZE [version=2] [cluster=N] [refcount=N] [lazy] [prealloc] [zstd]
  *          [backing=NAME] [backing_format=F]       a qcow2 image, then opened
  *   write [-P BYTE] OFFSET BYTES     read [-P BYTE] OFFSET BYTES (verifies)
  *   zero [-u] OFFSET BYTES           discard OFFSET BYTES
  *   flush     resize BYTES           map      check [leaks|all]
+ *   pack [-P BYTE] OFFSET BYTES      write compressed clusters
+ *   fill FILE                        the bytes of FILE from 0 on, compressed
+ *   same FILE                        do they read the same?
  *   random SEED COUNT MAX_BYTES      writes at random places, 512 aligned
  *   crash     end at once, nothing flushed or closed
  *
  * Exit status 1 and a line on stderr when a command fails.  -r: read-only, -n:
  * without the backing file. */
+#include "base/io.h"
 #include "base/loop.h"
 #include "block/file.h"
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -84,6 +89,8 @@ static int do_create(struct fiber *f, struct blkio *b, struct error *err)
 			opt.backing_file = rest;
 		else if (starts(b->words[i], "backing_format=", &rest))
 			opt.backing_format = rest;
+		else if (starts(b->words[i], "zstd", &rest))
+			opt.compression_type = 1;
 		else if (starts(b->words[i], "lazy", &rest))
 			opt.lazy_refcounts = true;
 		else if (starts(b->words[i], "prealloc", &rest))
@@ -117,6 +124,43 @@ static int transfer(struct fiber *f, struct blkio *b, int pattern, u64 goff, u64
 				ret = -EILSEQ;
 			}
 	}
+	return ret;
+}
+
+static int do_pack(struct fiber *f, struct blkio *b, int pattern, u64 goff, u64 bytes)
+{
+	AUTO_FREE u8 *buf = try_alloc(bytes);
+	struct iovec iov = {buf, bytes};
+
+	if (!buf)
+		return -ENOMEM;
+	memset(buf, pattern, bytes);
+	return qcow2_write_compressed(f, b->img, goff, &iov, 1);
+}
+
+/* Compare with a file, or fill from it. */
+static int with_file(struct fiber *f, struct blkio *b, bool fill)
+{
+	int fd = b->n > 1 ? sys_open(b->words[1], O_RDONLY, 0) : -EINVAL, ret = 0;
+	AUTO_FREE u8 *buf = try_alloc(2 * CHUNK), *got = try_alloc(2 * CHUNK);
+
+	if (fd < 0 || !buf || !got)
+		return fd < 0 ? fd : -ENOMEM;
+	for (u64 goff = 0; ret == 0 && goff < b->img->bytes; goff += 2 * CHUNK) {
+		u64 bytes = MIN(2 * CHUNK, b->img->bytes - goff);
+		struct iovec iov = {buf, bytes};
+		s64 n = sys_pread(fd, buf, bytes, goff);
+
+		if (n < 0)
+			ret = (int)n;
+		else if (fill)
+			ret = qcow2_write_compressed(f, b->img, goff, &iov, 1);
+		else
+			ret = image_pread(f, b->img, goff, got, bytes);
+		if (ret == 0 && !fill && memcmp(buf, got, bytes))
+			ret = -EILSEQ;
+	}
+	sys_close(fd);
 	return ret;
 }
 
@@ -200,6 +244,8 @@ static int request(struct fiber *f, struct blkio *b, struct error *err)
 	bytes = number(b->words[option + 1]);
 	if (!strcmp(verb, "write"))
 		return transfer(f, b, pattern < 0 ? 0xcd : pattern, goff, bytes, true);
+	if (!strcmp(verb, "pack"))
+		return do_pack(f, b, pattern < 0 ? 0xcd : pattern, goff, bytes);
 	if (!strcmp(verb, "read"))
 		return transfer(f, b, pattern, goff, bytes, false);
 	if (!strcmp(verb, "zero"))
@@ -229,6 +275,8 @@ static int command(struct fiber *f, struct blkio *b, struct error *err)
 		return do_check(f, b, err);
 	if (!strcmp(verb, "resize"))
 		return image_resize(f, b->img, number(b->words[1]), err);
+	if (!strcmp(verb, "fill") || !strcmp(verb, "same"))
+		return with_file(f, b, verb[0] == 'f');
 	if (!strcmp(verb, "random"))
 		return b->n == 4 ? do_random(f, b) : -EINVAL;
 	return request(f, b, err);

@@ -1,0 +1,25 @@
+/* Compression of one cluster: raw deflate with a window of 4 KiB, or zstd.
+ *
+ * A codec keeps its contexts from one cluster to the next; it belongs to one
+ * thread at a time, whichever that is.  Pure: no image, no fiber. */
+#ifndef BLOCK_QCOW2_CODEC_H
+#define BLOCK_QCOW2_CODEC_H
+
+#include "base/base.h"
+
+enum codec_type { CODEC_ZLIB, CODEC_ZSTD }; /* as in the image's header */
+
+struct codec;
+struct codec *codec_new(enum codec_type type); /* NULL: no memory */
+void codec_free(struct codec *c);	       /* NULL is fine */
+
+/* Compress `bytes` to at most `room`: the bytes it took, -ENOSPC if they do not
+ * fit, -ENOMEM. */
+s64 codec_pack(struct codec *c, const void *in, u64 bytes, void *out, u64 room);
+/* Fill `out` with what `in` holds; more of it than fits and bytes behind it do not
+ * matter.  -EIO: it is not compressed data, or less than `room`; -ENOMEM. */
+int codec_unpack(struct codec *c, const void *in, u64 bytes, void *out, u64 room);
+
+const char *codec_name(enum codec_type type);
+
+#endif
