@@ -63,11 +63,14 @@ BLOCK := \
 	block/file_direct.o \
 	block/file_lock.o \
 	block/file_prealloc.o \
+	block/file_protocol.o \
 	block/filter_fault.o \
 	block/filter_record.o \
 	block/group.o \
 	block/image.o \
+	block/image_open.o \
 	block/map_chain.o \
+	block/names.o \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
 	block/qcow2/cache.o \
@@ -86,6 +89,7 @@ BLOCK := \
 	block/qcow2/inflate.o \
 	block/qcow2/l2.o \
 	block/qcow2/measure.o \
+	block/qcow2/options.o \
 	block/qcow2/overlap.o \
 	block/qcow2/pack.o \
 	block/qcow2/qcow2.o \
@@ -100,9 +104,9 @@ IMG := \
 	block/img/check.o \
 	block/img/create.o \
 	block/img/info.o \
-	block/img/input.o \
 	block/img/main.o \
 	block/img/measure.o \
+	block/img/open.o \
 	block/img/options.o \
 	block/img/resize.o
 
@@ -273,8 +277,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
-LIBS_block   := $(shell pkg-config --libs libdeflate libzstd zlib)
-LIBS_img     := -ljansson
+LIBS_block   := $(shell pkg-config --libs jansson libdeflate libzstd zlib)
 LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------
@@ -308,8 +311,7 @@ $(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
 		$(LIBS_monitor) $(LIBS_block) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_img) \
-		$(LIBS_block) $(LIBS_base)
+	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_block) $(LIBS_base)
 
 define LIBRARY
 $(O)/lib$(1).a: $$(OBJS_$(1))

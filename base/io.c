@@ -275,6 +275,19 @@ static u64 iov_walk(const struct iovec *iov, unsigned n, u64 skip, char *buf, u6
 	return done;
 }
 
+bool iov_is_zero(const struct iovec *iov, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const u8 *p = iov[i].iov_base;
+		size_t bytes = iov[i].iov_len;
+
+		/* The first byte, and every byte like the one before it. */
+		if (bytes && (p[0] || memcmp(p, p + 1, bytes - 1)))
+			return false;
+	}
+	return true;
+}
+
 void iov_zero(const struct iovec *iov, unsigned n, u64 skip, u64 bytes)
 {
 	iov_walk(iov, n, skip, NULL, bytes, IOV_ZERO);

@@ -36,6 +36,7 @@ int io_group_wait(struct fiber *f, struct io_group *g);
  * `from` in `to` (room for n entries) and returns the number of entries. */
 u64 iov_bytes(const struct iovec *iov, unsigned n);
 unsigned iov_slice(struct iovec *to, const struct iovec *from, unsigned n, u64 skip, u64 bytes);
+bool iov_is_zero(const struct iovec *iov, unsigned n);
 void iov_zero(const struct iovec *iov, unsigned n, u64 skip, u64 bytes);
 u64 iov_copy_to(const struct iovec *iov, unsigned n, u64 skip, const void *buf, u64 bytes);
 u64 iov_copy_from(const struct iovec *iov, unsigned n, u64 skip, void *buf, u64 bytes);

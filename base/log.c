@@ -74,6 +74,15 @@ void log_info(const char *fmt, ...)
 	va_end(ap);
 }
 
+void log_text(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	write_line("", fmt, ap);
+	va_end(ap);
+}
+
 void log_limited(struct log_limit *limit, const char *fmt, ...)
 {
 	struct timespec now;

@@ -11,6 +11,8 @@
 void log_error(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void log_warn(const char *fmt, ...) PRINTF_LIKE(1, 2);
 void log_info(const char *fmt, ...) PRINTF_LIKE(1, 2);
+/* As it stands, without the program's name: for warnings whose words are known. */
+void log_text(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
 /* For lines that a guest can cause: at most 5 a second for each place, then a
  * count of what was left out. */

@@ -8,10 +8,31 @@
 extern const struct image_driver raw_driver;
 extern const struct image_driver qcow2_driver;
 
+/* Host files and what can stand in their place, by the names of "driver" and of
+ * "NAME:..." */
+struct image_protocol {
+	const char *name;    /* "file" */
+	const char *options; /* names of its options, as in struct image_driver */
+	/* NAME as it was given, or NULL: policy->options say it ("filename"). */
+	int (*open)(struct fiber *f, struct image **out, const char *name,
+		    const struct open_policy *policy, struct error *err);
+};
+extern const struct image_protocol file_protocol;
+extern const struct image_protocol host_device_protocol;
+
+/* What an image keeps in another file: open the one that policy->options under
+ * `prefix` ("file.", "data-file.") describe, else NAME.  A host file or, as the
+ * options say, a format over one.  Suspends. */
+int image_open_child(struct fiber *f, struct image **out, const char *prefix, const char *name,
+		     const struct open_policy *policy, struct error *err);
+
 /* For drivers that make images themselves (file, filters): zeroed state with
  * driver, loop, name and request_align set.  image_close frees it. */
 struct image *image_new(const struct image_driver *driver, struct loop *loop, const char *name);
 /* The same over `below`, which it takes: its name, size and what may be done. */
 struct image *image_new_filter(const struct image_driver *driver, struct image *below);
+
+/* The memory alone. */
+void image_free(struct image *img);
 
 #endif

@@ -350,15 +350,11 @@ static int strip_protocol(const char **path, struct error *err)
 	return 0;
 }
 
-int file_open(struct fiber *f, struct image **out, const char *path,
-	      const struct open_policy *policy, struct error *err)
+int file_open_path(struct fiber *f, struct image **out, const char *path,
+		   const struct open_policy *policy, struct error *err)
 {
-	int fd, ret;
+	int fd = open_fd(path, 0, policy, err), ret;
 
-	ret = strip_protocol(&path, err);
-	if (ret < 0)
-		return ret;
-	fd = open_fd(path, 0, policy, err);
 	if (fd < 0)
 		return fd;
 	ret = file_lock(fd, path, policy, err);
@@ -383,6 +379,14 @@ static int set_fresh_size(int fd, const char *path, u64 bytes, struct error *err
 	if (ftruncate(fd, 0) || ftruncate(fd, (off_t)bytes))
 		return err_set_errno(err, -errno, "Could not resize '%s'", path);
 	return 0;
+}
+
+int file_open(struct fiber *f, struct image **out, const char *path,
+	      const struct open_policy *policy, struct error *err)
+{
+	int ret = strip_protocol(&path, err);
+
+	return ret < 0 ? ret : file_open_path(f, out, path, policy, err);
 }
 
 int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes,

@@ -38,6 +38,9 @@ int file_bounce_write(struct fiber *f, struct host_file *file, u64 hoff, const s
 /* Give [from, to), which is new, its place as the mode says.  Suspends. */
 int file_preallocate(struct fiber *f, struct host_file *file, u64 from, u64 to, enum prealloc mode,
 		     struct error *err);
+/* As file_open, by a path that is one, whatever colons it has.  Suspends. */
+int file_open_path(struct fiber *f, struct image **out, const char *path,
+		   const struct open_policy *policy, struct error *err);
 
 /* Take the locks that fit the policy, and look for those of others that do not
  * fit. */

@@ -66,6 +66,8 @@ int file_lock(int fd, const char *path, const struct open_policy *policy, struct
 	u32 use = 1u << PERM_READ, refuse = 1u << PERM_WRITE | 1u << PERM_RESIZE;
 	int ret;
 
+	if (policy->no_lock)
+		return 0;
 	if (policy->writable)
 		use |= 1u << PERM_WRITE | 1u << PERM_RESIZE;
 	if (policy->share_writers)

@@ -1,8 +1,7 @@
-/* Images: the driver table, checks before every request, opening of chains.
+/* Images: the driver table, checks before every request.
  *
  * Range, alignment and writability are checked here, once per layer; drivers
- * trust them.  A backing image is opened only when the policy allows it, always
- * read-only, and never twice in one chain.
+ * trust them.  Opening is in image_open.c.
  * Thread: the image's loop. */
 #include "block/image.h"
 
@@ -11,10 +10,7 @@
 #include "block/file.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
-#define HEAD_BYTES    512 /* what probing sees */
-#define MAX_DEPTH     200 /* backing images; a longer chain is taken for an attack */
 #define ZERO_CHUNK    (64 * KiB)
 #define ZERO_PAGE     4096
 #define SLICE_ROOM    16	 /* vector entries on the stack */
@@ -75,7 +71,7 @@ struct image *image_new_filter(const struct image_driver *driver, struct image *
 	return img;
 }
 
-static void image_free(struct image *img)
+void image_free(struct image *img)
 {
 	free(img->name);
 	free(img->backing_name);
@@ -142,6 +138,9 @@ int image_write(struct fiber *f, struct image *img, u64 goff, const struct iovec
 
 	if (ret < 0 || !bytes)
 		return ret;
+	if (unlikely(img->detect_zeroes) && iov_is_zero(iov, n))
+		return image_zero(f, img, goff, bytes,
+				  img->detect_zeroes == DETECT_ZEROES_UNMAP ? ZERO_MAY_UNMAP : 0);
 	ret = img->driver->write(f, img, goff, iov, n);
 	if (ret == 0)
 		note_growth(img, goff + bytes);
@@ -177,7 +176,10 @@ static int write_zeros(struct fiber *f, struct image *img, u64 goff, u64 bytes)
 			iov[n].iov_base = (void *)(uintptr_t)zeros;
 			iov[n].iov_len = MIN(left, (u64)ZERO_PAGE);
 		}
-		ret = image_write(f, img, goff, iov, n);
+		/* Not image_write: it may be who asked, for zeros it found. */
+		ret = img->driver->write(f, img, goff, iov, n);
+		if (ret == 0)
+			note_growth(img, goff + part);
 	}
 	return ret;
 }
@@ -285,22 +287,6 @@ int image_read_backing(struct fiber *f, struct image *img, u64 goff, const struc
 	return image_read(f, backing, goff, iov, n);
 }
 
-/* --- opening --------------------------------------------------------------- */
-
-static bool has_protocol(const char *name)
-{
-	return name[strcspn(name, ":/")] == ':';
-}
-
-char *image_resolve_name(const char *overlay, const char *backing)
-{
-	const char *slash = strrchr(overlay, '/');
-
-	if (backing[0] == '/' || has_protocol(backing) || !slash)
-		return xstrdup(backing);
-	return xasprintf("%.*s%s", (int)(slash - overlay) + 1, overlay, backing);
-}
-
 unsigned image_depth(const struct image *img)
 {
 	unsigned depth = 0;
@@ -310,144 +296,19 @@ unsigned image_depth(const struct image *img)
 	return depth;
 }
 
-static int find_driver(struct fiber *f, struct image *file, const char *name,
-		       const struct open_policy *policy, const struct image_driver **out,
-		       struct error *err)
-{
-	u8 head[HEAD_BYTES];
-	u64 bytes = MIN(file->bytes, sizeof(head));
-	int ret;
+/* --- closing ---------------------------------------------------------------- */
 
-	if (policy->format) {
-		*out = image_driver_find(policy->format);
-		return *out ? 0 : err_set(err, -EINVAL, "Unknown driver '%s'", policy->format);
-	}
-	ret = image_pread(f, file, 0, head, bytes);
-	if (ret < 0)
-		return err_set_errno(err, ret,
-				     "Could not read image '%s' for determining its format", name);
-	*out = image_driver_probe(head, bytes);
-	return 0;
-}
-
-/* One image without its backing. */
-static int open_one(struct fiber *f, struct image **out, const char *name,
-		    const struct open_policy *policy, struct error *err)
-{
-	const struct image_driver *driver;
-	struct image *file, *img;
-	int ret;
-
-	ret = file_open(f, &file, name, policy, err);
-	if (ret < 0)
-		return ret;
-	if (policy->wrap)
-		file = policy->wrap(file, policy->wrap_arg);
-	ret = find_driver(f, file, name, policy, &driver, err);
-	if (ret < 0)
-		goto out_close;
-	img = image_new(driver, fiber_loop(f), name);
-	img->writable = policy->writable;
-	img->below = file;
-	ret = driver->open(f, img, policy, err);
-	if (ret < 0) {
-		image_free(img);
-		goto out_close;
-	}
-	assert(img->below == file);
-	*out = img;
-	return 0;
-out_close:
-	image_close(f, file);
-	return ret;
-}
-
-/* Identity of the host file at the bottom of one image. */
-static void file_identity(const struct image *img, struct stat *st)
-{
-	while (img->below)
-		img = img->below;
-	if (img->driver != &file_driver || fstat(file_fd(img), st))
-		memset(st, 0, sizeof(*st));
-}
-
-/* Asked before opening: the locks of the first opening would refuse the second,
- * with a message that does not help. */
-static bool is_in_chain(const struct image *top, const char *name)
-{
-	struct stat mine, other;
-
-	if (stat(name, &mine))
-		return false; /* opening it will say what is wrong */
-	for (; top; top = top->backing) {
-		file_identity(top, &other);
-		if (mine.st_dev == other.st_dev && mine.st_ino == other.st_ino)
-			return true;
-	}
-	return false;
-}
-
-/* Open what `img`, last image of top's chain, names as its backing. */
-static int open_backing(struct fiber *f, struct image *top, struct image *img,
-			const struct open_policy *policy, struct error *err)
-{
-	struct open_policy readonly = *policy;
-	char *name;
-	int ret;
-
-	if (image_depth(top) >= MAX_DEPTH)
-		return err_set(err, -ELOOP, "the backing chain of '%s' is longer than %d images",
-			       top->name, MAX_DEPTH);
-	/* A name says how to open; who wrote the image must not choose a writer. */
-	readonly.writable = false;
-	readonly.check_only = false;
-	readonly.format = img->backing_format;
-	name = image_resolve_name(img->name, img->backing_name);
-	if (is_in_chain(top, name))
-		ret = err_set(err, -ELOOP, "Backing file '%s' of '%s' creates an infinite loop.",
-			      name, img->name);
-	else
-		ret = open_one(f, &img->backing, name, &readonly, err);
-	free(name);
-	return ret < 0 ? err_prefix(err, "Could not open backing file") : 0;
-}
-
-int image_open(struct fiber *f, struct image **out, const char *name,
-	       const struct open_policy *policy, struct error *err)
-{
-	struct image *top;
-	int ret;
-
-	ret = open_one(f, &top, name, policy, err);
-	if (ret < 0)
-		return ret;
-	for (struct image *img = top; img->backing_name && !policy->no_backing;
-	     img = img->backing) {
-		ret = open_backing(f, top, img, policy, err);
-		if (ret < 0) {
-			image_close(f, top);
-			return ret;
-		}
-	}
-	*out = top;
-	return 0;
-}
-
-/* An image and what is below it, but not its backing. */
+/* The image itself; what is below it is closed after it.  Formats nest only as
+ * deep as names do. */
 static int close_one(struct fiber *f, struct image *img)
 {
-	int ret = 0, one;
+	struct image *below = img->below;
+	int ret = img->driver->close ? img->driver->close(f, img) : 0;
+	int below_ret;
 
-	while (img) {
-		struct image *below = img->below;
-
-		one = img->driver->close ? img->driver->close(f, img) : 0;
-		if (!ret)
-			ret = one;
-		image_free(img);
-		img = below;
-	}
-	return ret;
+	image_free(img);
+	below_ret = image_close(f, below);
+	return ret ? ret : below_ret;
 }
 
 int image_close(struct fiber *f, struct image *img)

@@ -12,36 +12,14 @@
 #include "base/error.h"
 #include "base/fiber.h"
 #include "block/check.h"
+#include "block/policy.h"
 
 #include <sys/uio.h>
 
 struct image;
 struct file;
-struct opts;
 struct create_option;
 struct create_request;
-
-/* How to open, and what an image may pull in by naming it. */
-enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_DIRECTSYNC, CACHE_UNSAFE };
-
-struct open_policy {
-	bool writable;
-	bool share_writers; /* do not refuse another process's write lock (-U) */
-	bool no_backing;    /* leave the backing file closed (info, rebase -u) */
-	bool check_only;    /* open damaged metadata as far as check needs it */
-	bool discard;	    /* discard requests reach the host (discard=unmap) */
-	enum cache_mode cache;
-	u32 l2_cache_bytes; /* 0: default */
-	const char *format; /* NULL: probe; else never probes */
-	/* More for the format driver, by the names of --image-opts; NULL: none.
-	 * Lent for the call.  Backing images get those under "backing.". */
-	const struct opts *options;
-	const char *snapshot; /* show this internal one, read-only (id, else name) */
-	/* Put a filter (record, fault) over each host file; NULL: none.  Takes
-	 * and returns the image the format driver will see. */
-	struct image *(*wrap)(struct image *file, void *arg);
-	void *wrap_arg;
-};
 
 /* What a byte range of an image is. */
 enum map_kind {
@@ -66,6 +44,9 @@ enum zero_flags { ZERO_MAY_UNMAP = 1, ZERO_NO_FALLBACK = 2 };
 struct image_driver {
 	const char *name;  /* "qcow2", "raw", "file", "record", ... */
 	size_t state_size; /* of the driver's struct, which starts with struct image */
+	/* Names of open options, by blanks; "x." is all that starts so.  Others
+	 * than these and those of all images are refused. */
+	const char *options;
 	/* 0..100: how sure from the first bytes of the file. */
 	int (*probe)(const u8 *head, size_t bytes);
 	/* What creation takes (create.h); NULL: images cannot be made. */
@@ -104,13 +85,15 @@ struct image {
 	 * extend it, reads beyond give zeros, image_resize truncates.  A block
 	 * device is not: there `bytes` is a wall. */
 	bool grows;
+	u8 detect_zeroes;      /* [const] enum detect_zeroes */
 	struct image *below;   /* [loop] the file under a format or filter */
 	struct image *backing; /* [loop] NULL: reads as zeros */
 	char *backing_name;    /* [loop] as the image names it, even if not open */
 	char *backing_format;  /* [loop] NULL: not named */
 };
 
-/* Open NAME and, as the policy allows, its backing chain.  Suspends. */
+/* Open NAME and, as the policy allows, its backing chain.  NULL: the options say
+ * what; a "json:{...}" name is options, too.  Suspends. */
 int image_open(struct fiber *f, struct image **out, const char *name,
 	       const struct open_policy *policy, struct error *err);
 int image_close(struct fiber *f, struct image *img); /* takes img; NULL is fine */

@@ -10,8 +10,9 @@
 
 struct check {
 	struct img *ctx;
-	const char *file, *format, *cache;
-	bool json, share, fix_leaks, fix_errors;
+	const char *file;
+	struct img_source source;
+	bool json, fix_leaks, fix_errors;
 };
 
 static void print_line(void *arg, const char *text)
@@ -135,25 +136,13 @@ static int run(struct check *o, struct image *img)
 
 static int open_and_run(struct check *o)
 {
-	struct open_policy policy = {.writable = o->fix_leaks || o->fix_errors,
-				     .share_writers = o->share,
-				     .no_backing = true,
-				     .check_only = true,
-				     .format = o->format};
-	struct error err = {0};
 	struct image *img;
-	int code, ret;
 
-	if (o->cache && img_parse_cache(o->cache, &policy) < 0)
-		return img_error(o->ctx, "Invalid source cache option: %s", o->cache);
-	ret = image_open(o->ctx->f, &img, o->file, &policy, &err);
-	if (ret < 0)
-		return img_error(o->ctx, "Could not open '%s': %s", o->file, err.text);
-	code = run(o, img);
-	ret = image_close(o->ctx->f, img);
-	if (ret < 0 && code == IMG_OK)
-		return img_error(o->ctx, "Could not close '%s': %s", o->file, strerror(-ret));
-	return code;
+	o->source.writable = o->fix_leaks || o->fix_errors;
+	o->source.no_backing = o->source.check_only = true;
+	if (img_open(o->ctx, o->file, &o->source, &img))
+		return IMG_ERROR;
+	return img_close(o->ctx, img, run(o, img));
 }
 
 static int parse_repair(struct check *o, const char *what)
@@ -169,26 +158,24 @@ static int parse_repair(struct check *o, const char *what)
 static int parse_option(struct check *o, int letter)
 {
 	switch (letter) {
-	case 'f': o->format = optarg; return IMG_OK;
 	case 'q': o->ctx->quiet = true; return IMG_OK;
-	case 'T': o->cache = optarg; return IMG_OK;
-	case 'U': o->share = true; return IMG_OK;
 	case 'r': return parse_repair(o, optarg);
 	case 'O':
 		o->json = !strcmp(optarg, "json");
 		if (o->json || !strcmp(optarg, "human"))
 			return IMG_OK;
 		return img_error(o->ctx, "--output must be used with human or json as argument.");
-	default: return IMG_ERROR;
+	default: return img_source_option(o->ctx, &o->source, letter);
 	}
 }
 
 int img_check(struct img *ctx, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"help", no_argument, NULL, 'h'},	  {"format", required_argument, NULL, 'f'},
-		{"repair", required_argument, NULL, 'r'}, {"output", required_argument, NULL, 'O'},
-		{"force-share", no_argument, NULL, 'U'},  {0}};
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"repair", required_argument, NULL, 'r'},
+						{"output", required_argument, NULL, 'O'},
+						IMG_SOURCE_OPTIONS,
+						{0}};
 	struct check o = {.ctx = ctx};
 	int letter;
 

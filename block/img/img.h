@@ -51,24 +51,44 @@ void img_say(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
 int img_getopt(struct img *ctx, int argc, char **argv, const char *letters,
 	       const struct option *options);
 
+/* --- open.c: every image of a command line is opened here --- */
+
+/* How, as the options that subcommands share say it. */
+struct img_source {
+	const char *format;   /* -f; NULL: probe */
+	const char *cache;    /* -T or -t; NULL: the default */
+	bool cache_is_target; /* words of the message for a wrong -t */
+	bool image_opts;      /* --image-opts: the name is a list of options */
+	bool share;	      /* -U */
+	bool writable, no_backing, check_only, discard;
+	const char *snapshot; /* -l: show this one */
+};
+/* What --image-opts, --object and -U are for getopt; put the line into the list of
+ * options and hand letters that you do not know to img_source_option. */
+enum { IMG_OPTION_OBJECT = 1000, IMG_OPTION_IMAGE_OPTS };
+#define IMG_SOURCE_OPTIONS                                                                         \
+	{"object", required_argument, NULL, IMG_OPTION_OBJECT},                                    \
+		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},                          \
+		{"force-share", no_argument, NULL, 'U'},                                           \
+	{                                                                                          \
+		"format", required_argument, NULL, 'f'                                             \
+	}
+/* Takes 'f', 'U', 'T', 't', --image-opts and --object; IMG_ERROR after a message, or
+ * (without one) for a letter it does not know. */
+int img_source_option(struct img *ctx, struct img_source *src, int letter);
+/* Open; on failure a message and IMG_ERROR.  Close with image_close. */
+int img_open(struct img *ctx, const char *name, const struct img_source *src, struct image **out);
+/* Close what was written to; a message if that fails and `code` is IMG_OK. */
+int img_close(struct img *ctx, struct image *img, int code);
+/* --object TYPE,id=ID,...: what images may refer to. */
+int img_object(struct img *ctx, const char *text);
+
 /* "64M", "1.5G", "100b", "4096": bytes.  -EINVAL: no size; -ERANGE: beyond 2^63-1. */
 int img_parse_size(const char *text, u64 *bytes);
 /* "64 MiB", "1.5 GiB" as `info` shows sizes; text has room for 32 bytes. */
 void img_format_size(char *text, u64 bytes);
 /* Add the text of one -o to the list; "help" or "?" among it sets *help. */
 int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
-/* An image as a command line names it. */
-struct img_input {
-	const char *file, *format, *cache, *snapshot;
-	bool image_opts; /* `file` is a list of options, not a name */
-	bool share, writable, discard;
-};
-/* Both say what is wrong.  img_input_close returns `code` unless that is IMG_OK
- * and closing fails. */
-int img_input_open(struct img *ctx, const struct img_input *src, struct image **out);
-int img_input_close(struct img *ctx, struct image *img, int code);
-/* --object secret,id=...: judged here. */
-int img_input_object(struct img *ctx, const char *text);
 
 int img_parse_cache(const char *text, struct open_policy *policy);
 

@@ -14,10 +14,18 @@
 
 struct info {
 	struct img *ctx;
-	const char *format;
-	bool json, chain, share;
+	struct img_source source;
+	bool json, chain;
 	FILE *text; /* all of a chain is shown, or nothing */
 };
+
+/* The host file's: what backing names are relative to. */
+static const char *file_name(const struct image *img)
+{
+	while (img->below)
+		img = img->below;
+	return img->name;
+}
 
 static u64 disk_bytes(struct image *img)
 {
@@ -57,7 +65,7 @@ static void print_human(FILE *out, struct image *img)
 	if (q.dirty)
 		fprintf(out, "cleanly shut down: no\n");
 	if (img->backing_name) {
-		AUTO_FREE char *path = image_resolve_name(img->name, img->backing_name);
+		AUTO_FREE char *path = image_resolve_name(file_name(img), img->backing_name);
 
 		fprintf(out, "backing file: %s", img->backing_name);
 		if (strcmp(path, img->backing_name))
@@ -105,7 +113,7 @@ static json_t *image_json(struct image *img)
 	if (img->driver == &qcow2_driver)
 		json_object_set_new(o, "format-specific", qcow2_json(&q));
 	if (img->backing_name) {
-		AUTO_FREE char *path = image_resolve_name(img->name, img->backing_name);
+		AUTO_FREE char *path = image_resolve_name(file_name(img), img->backing_name);
 
 		json_object_set_new(o, "full-backing-filename", json_string(path));
 		json_object_set_new(o, "backing-filename", json_string(img->backing_name));
@@ -129,22 +137,21 @@ static int print_json(json_t *value)
 static int show(struct info *o, const char *name, const char *format, json_t *list, char **next,
 		char **next_format)
 {
-	struct open_policy policy = {
-		.no_backing = true, .share_writers = o->share, .format = format};
-	struct error err = {0};
+	struct img_source source = o->source;
 	struct image *img;
-	int ret;
 
 	*next = *next_format = NULL;
-	ret = image_open(o->ctx->f, &img, name, &policy, &err);
-	if (ret < 0)
-		return img_error(o->ctx, "Could not open '%s': %s", name, err.text);
+	source.format = format;
+	source.no_backing = true;
+	if (img_open(o->ctx, name, &source, &img))
+		return IMG_ERROR;
+	o->source.image_opts = false; /* the names of the rest are in the images */
 	if (list)
 		json_array_append_new(list, image_json(img));
 	else
 		print_human(o->text, img);
 	if (img->backing_name)
-		*next = image_resolve_name(img->name, img->backing_name);
+		*next = image_resolve_name(file_name(img), img->backing_name);
 	if (img->backing_format)
 		*next_format = xstrdup(img->backing_format);
 	image_close(o->ctx->f, img);
@@ -155,11 +162,13 @@ static int show(struct info *o, const char *name, const char *format, json_t *li
 
 static int show_chain(struct info *o, const char *file, json_t *list)
 {
-	char *name = xstrdup(file), *format = o->format ? xstrdup(o->format) : NULL;
+	char *name = xstrdup(file), *format = NULL;
 	char **seen = xnew_n(char *, CHAIN_MOST);
 	unsigned n = 0;
 	int code = IMG_OK;
 
+	if (o->source.format)
+		format = xstrdup(o->source.format);
 	while (name && code == IMG_OK) {
 		char *next, *next_format;
 
@@ -218,18 +227,15 @@ int img_info(struct img *ctx, int argc, char **argv)
 {
 	enum { OPTION_OUTPUT = 256, OPTION_CHAIN };
 	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
-						{"format", required_argument, NULL, 'f'},
+						IMG_SOURCE_OPTIONS,
 						{"output", required_argument, NULL, OPTION_OUTPUT},
 						{"backing-chain", no_argument, NULL, OPTION_CHAIN},
-						{"force-share", no_argument, NULL, 'U'},
 						{0}};
 	struct info o = {.ctx = ctx};
 	int letter;
 
 	while ((letter = img_getopt(ctx, argc, argv, ":hf:U", options)) != -1) {
 		switch (letter) {
-		case 'f': o.format = optarg; break;
-		case 'U': o.share = true; break;
 		case OPTION_CHAIN: o.chain = true; break;
 		case OPTION_OUTPUT:
 			o.json = !strcmp(optarg, "json");
@@ -238,7 +244,9 @@ int img_info(struct img *ctx, int argc, char **argv)
 					ctx,
 					"--output must be used with human or json as argument.");
 			break;
-		default: return IMG_ERROR;
+		default:
+			if (img_source_option(ctx, &o.source, letter))
+				return IMG_ERROR;
 		}
 	}
 	if (optind != argc - 1)

@@ -174,13 +174,12 @@ static void print_json(const struct image_measure *m)
 
 static int with_source(struct measure *o, struct image_measure *m)
 {
-	struct img_input src = {.file = o->file,
-				.format = o->format,
-				.snapshot = o->snapshot,
-				.image_opts = o->image_opts,
-				.share = o->share};
+	struct img_source src = {.format = o->format,
+				 .snapshot = o->snapshot,
+				 .image_opts = o->image_opts,
+				 .share = o->share};
 	struct image *img;
-	int code = img_input_open(o->ctx, &src, &img);
+	int code = img_open(o->ctx, o->file, &src, &img);
 
 	if (code)
 		return code;
@@ -257,7 +256,7 @@ static int parse_option(struct measure *o, int letter)
 		if (opts_append(&o->options, optarg, NULL, &err) < 0)
 			return img_error(o->ctx, "%s", err.text);
 		return IMG_OK;
-	case OPTION_OBJECT: return img_input_object(o->ctx, optarg);
+	case OPTION_OBJECT: return img_object(o->ctx, optarg);
 	case OPTION_IMAGE_OPTS: o->image_opts = true; return IMG_OK;
 	case OPTION_SIZE: o->size = optarg; return IMG_OK;
 	case OPTION_OUTPUT:

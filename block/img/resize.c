@@ -8,7 +8,8 @@
 
 struct resize {
 	struct img *ctx;
-	const char *file, *format, *size;
+	const char *file, *size;
+	struct img_source source;
 	bool shrink;
 };
 
@@ -58,18 +59,13 @@ static int run(struct resize *o, struct image *img)
 
 static int open_and_run(struct resize *o)
 {
-	struct open_policy policy = {.writable = true, .format = o->format};
-	struct error err = {0};
 	struct image *img;
-	int code, ret;
+	int code;
 
-	ret = image_open(o->ctx->f, &img, o->file, &policy, &err);
-	if (ret < 0)
-		return img_error(o->ctx, "Could not open '%s': %s", o->file, err.text);
-	code = run(o, img);
-	ret = image_close(o->ctx->f, img);
-	if (ret < 0 && code == IMG_OK)
-		return img_error(o->ctx, "Could not close '%s': %s", o->file, strerror(-ret));
+	o->source.writable = true;
+	if (img_open(o->ctx, o->file, &o->source, &img))
+		return IMG_ERROR;
+	code = img_close(o->ctx, img, run(o, img));
 	if (code == IMG_OK)
 		img_say(o->ctx, "Image resized.\n");
 	return code;
@@ -85,7 +81,7 @@ int img_resize(struct img *ctx, int argc, char **argv)
 {
 	enum { OPTION_SHRINK = 256, OPTION_PREALLOCATION };
 	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
-						{"format", required_argument, NULL, 'f'},
+						IMG_SOURCE_OPTIONS,
 						{"shrink", no_argument, NULL, OPTION_SHRINK},
 						{"preallocation", required_argument, NULL,
 						 OPTION_PREALLOCATION},
@@ -97,7 +93,6 @@ int img_resize(struct img *ctx, int argc, char **argv)
 		return img_usage_error(ctx, "Not enough arguments");
 	while ((letter = img_getopt(ctx, argc, argv, ":hf:q", options)) != -1) {
 		switch (letter) {
-		case 'f': o.format = optarg; break;
 		case 'q': ctx->quiet = true; break;
 		case OPTION_SHRINK: o.shrink = true; break;
 		case OPTION_PREALLOCATION:
@@ -105,7 +100,9 @@ int img_resize(struct img *ctx, int argc, char **argv)
 				break;
 			return img_error(ctx, "--preallocation=%s is not supported, expected off",
 					 optarg);
-		default: return IMG_ERROR;
+		default:
+			if (img_source_option(ctx, &o.source, letter))
+				return IMG_ERROR;
 		}
 	}
 	if (optind != argc - 1)

@@ -30,6 +30,10 @@ void qcow2_unload(struct qcow2 *q);
 void io_begin(struct qcow2 *q, struct io_track *io);
 void io_end(struct io_track *io);
 
+/* --- options.c --- */
+/* What policy->options say of this image, once the header is known. */
+int qcow2_take_options(struct qcow2 *q, struct open_policy *policy, struct error *err);
+
 /* --- l2.c --- */
 enum extent_kind { EXTENT_HOLE, EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
 struct extent {

@@ -247,6 +247,7 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 		      struct error *err)
 {
 	struct qcow2 *q = to_qcow2(img);
+	struct open_policy mine = *policy; /* as the options change it */
 	int ret;
 
 	list_init(&q->freed);
@@ -259,7 +260,9 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	q->discard_host = policy->discard;
 	ret = header_open(f, q, policy, err);
 	if (ret == 0)
-		ret = qcow2_load(f, q, policy, err);
+		ret = qcow2_take_options(q, &mine, err);
+	if (ret == 0)
+		ret = qcow2_load(f, q, &mine, err);
 	if (ret == 0 && policy->writable && !policy->check_only && q->version > 2 &&
 	    be64_get(q->head.incompatible) & INCOMPAT_DIRTY)
 		ret = repair_dirty(f, q, err);
@@ -314,7 +317,7 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 		.version = q->version,
 		.cluster_bytes = q->cluster_bytes,
 		.refcount_bits = 1u << q->refcount_order,
-		.lazy_refcounts = q->lazy,
+		.lazy_refcounts = q->version > 2 && be64_get(q->head.compatible) & COMPAT_LAZY,
 		.dirty = bits & INCOMPAT_DIRTY,
 		.corrupt = bits & INCOMPAT_CORRUPT || q->corrupt,
 		.compression_type = compression_type(q),
@@ -324,6 +327,10 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 
 const struct image_driver qcow2_driver = {
 	.name = "qcow2",
+	.options = "backing backing. cache-clean-interval cache-size data-file data-file. encrypt. "
+		   "l2-cache-entry-size l2-cache-size lazy-refcounts overlap-check overlap-check. "
+		   "pass-discard-other pass-discard-request pass-discard-snapshot "
+		   "refcount-cache-size",
 	.state_size = sizeof(struct qcow2),
 	.probe = qcow2_probe,
 	.create_options = qcow2_create_table,

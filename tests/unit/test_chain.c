@@ -164,7 +164,6 @@ static void open_long_chain(struct fiber *f, void *arg)
 	char name[16], backing[16] = "";
 	struct folder d;
 	struct image *img;
-	struct error err;
 
 	folder_make(&d);
 	for (unsigned i = 0; i <= 202; i++) {
@@ -172,16 +171,14 @@ static void open_long_chain(struct fiber *f, void *arg)
 		make_qcow2(f, in(&d, name), 64 * KiB, i ? backing : NULL, i ? "qcow2" : NULL);
 		strcpy(backing, name);
 	}
-	img = open_ok(f, in(&d, "i200"), &policy);
-	assert_int_equal(image_depth(img), 200);
+	img = open_ok(f, in(&d, "i202"), &policy);
+	assert_int_equal(image_depth(img), 202);
 	assert_int_equal(byte_at(f, img, 0), 0);
 	assert_int_equal(image_close(f, img), 0);
-	assert_int_equal(image_open(f, &img, in(&d, "i202"), &policy, &err), -ELOOP);
-	assert_non_null(strstr(err.text, "longer than 200"));
 	folder_remove(&d);
 }
 
-static void a_chain_has_a_longest_length(void **state)
+static void a_chain_may_be_long(void **state)
 {
 	assert_int_equal(loop_run_fiber(*state, open_long_chain, NULL), 0);
 }
@@ -291,7 +288,7 @@ static void writes_of_a_snapshot_drive_are_gone_when_it_is_closed(void **state)
 
 #define TESTS(X)                                                                                   \
 	X(a_chain_reads_through_and_writes_only_its_top),                                          \
-		X(a_chain_that_bites_its_tail_is_refused), X(a_chain_has_a_longest_length),        \
+		X(a_chain_that_bites_its_tail_is_refused), X(a_chain_may_be_long),                 \
 		X(a_backing_file_that_cannot_be_opened_is_named),                                  \
 		X(overlays_share_a_base_that_nobody_may_write),                                    \
 		X(writes_of_a_snapshot_drive_are_gone_when_it_is_closed)

@@ -1,0 +1,104 @@
+/* Opening images as a command line names them: a file, "json:{...}", or a list of
+ * options with --image-opts.  Every subcommand comes through here. */
+#include "block/img/img.h"
+
+#include "base/opts.h"
+#include "block/image.h"
+
+#include <errno.h>
+
+int img_object(struct img *ctx, const char *text)
+{
+	struct opts o;
+	struct error err = {0};
+	const char *type;
+	int code = IMG_OK;
+
+	if (opts_parse(&o, text, "qom-type", &err) < 0)
+		return img_error(ctx, "%s", err.text);
+	type = opts_get(&o, "qom-type");
+	if (!type)
+		code = img_error(ctx, "Parameter 'qom-type' is missing");
+	else if (strcmp(type, "secret"))
+		code = img_error(ctx, "Parameter 'qom-type' does not accept value '%s'", type);
+	else if (!opts_has(&o, "id"))
+		code = img_error(ctx, "Parameter 'id' is missing");
+	else if (!opts_has(&o, "file") && !opts_has(&o, "data"))
+		code = img_error(ctx, "Either 'file' or 'data' must be provided");
+	opts_fini(&o);
+	return code;
+}
+
+int img_source_option(struct img *ctx, struct img_source *src, int letter)
+{
+	switch (letter) {
+	case 'f': src->format = optarg; return IMG_OK;
+	case 'U': src->share = true; return IMG_OK;
+	case 'T': src->cache = optarg; return IMG_OK;
+	case 't':
+		src->cache = optarg;
+		src->cache_is_target = true;
+		return IMG_OK;
+	case IMG_OPTION_IMAGE_OPTS: src->image_opts = true; return IMG_OK;
+	case IMG_OPTION_OBJECT: return img_object(ctx, optarg);
+	default: return IMG_ERROR;
+	}
+}
+
+static int make_policy(struct img *ctx, const struct img_source *src, struct open_policy *policy)
+{
+	*policy = (struct open_policy){.writable = src->writable,
+				       .share_writers = src->share,
+				       .no_backing = src->no_backing,
+				       .check_only = src->check_only,
+				       .discard = src->discard,
+				       .snapshot = src->snapshot,
+				       .format = src->format};
+	if (src->image_opts && src->format)
+		return img_error(ctx, "--image-opts and --format are mutually exclusive");
+	if (src->cache && img_parse_cache(src->cache, policy) < 0)
+		return img_error(ctx, "Invalid %s option: %s",
+				 src->cache_is_target ? "cache" : "source cache", src->cache);
+	return IMG_OK;
+}
+
+/* A list without "=" would be the name of an image that is open already. */
+static int parse_list(const char *name, struct opts *o, struct error *err)
+{
+	*o = (struct opts){0};
+	if (*name && !strpbrk(name, "=,"))
+		return err_set(err, -ENODEV, "Cannot find device='%s' nor node-name='%s'", name,
+			       name);
+	return opts_parse(o, name, NULL, err);
+}
+
+int img_open(struct img *ctx, const char *name, const struct img_source *src, struct image **out)
+{
+	struct open_policy policy;
+	struct opts o = {0};
+	struct error err = {0};
+	int ret = 0;
+
+	if (make_policy(ctx, src, &policy))
+		return IMG_ERROR;
+	if (src->image_opts) {
+		ret = parse_list(name, &o, &err);
+		policy.options = &o;
+	}
+	if (ret == 0)
+		ret = image_open(ctx->f, out, src->image_opts ? NULL : name, &policy, &err);
+	opts_fini(&o);
+	if (ret == 0)
+		return IMG_OK;
+	return img_error(ctx, "Could not open '%s': %s", name, err.text);
+}
+
+int img_close(struct img *ctx, struct image *img, int code)
+{
+	AUTO_FREE char *name = xstrdup(img->name);
+	int ret = image_close(ctx->f, img);
+
+	if (ret < 0 && code == IMG_OK)
+		return img_error(ctx, "Could not close '%s': %s", name, strerror(-ret));
+	return code;
+}
