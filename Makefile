@@ -41,6 +41,7 @@ BASE := \
 	base/base.o \
 	base/chardev.o \
 	base/chardev_open.o \
+	base/crc32c.o \
 	base/error.o \
 	base/fiber.o \
 	base/fiber_x86_64.o \
@@ -121,6 +122,7 @@ CORE := \
 	vmm/core/kvm_state.o \
 	vmm/core/mem.o \
 	vmm/core/state.o \
+	vmm/core/uffd.o \
 	vmm/core/vcpu.o \
 	vmm/core/vcpu_regs.o \
 	vmm/core/vcpu_state.o
@@ -208,6 +210,8 @@ VMM := \
 	vmm/options.o \
 	vmm/readconfig.o \
 	vmm/run.o \
+	vmm/snapshot/ram.o \
+	vmm/snapshot/ram_save.o \
 	vmm/streams.o \
 	vmm/user_devices.o \
 	vmm/vmstate.o
@@ -239,6 +243,7 @@ UNIT_TESTS := \
 	test_qcow2_header \
 	test_qcow2_hostile \
 	test_qcow2_model \
+	test_ram_save \
 	test_state \
 	test_virtq
 DEVICE_TESTS := \

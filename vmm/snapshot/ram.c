@@ -1,0 +1,149 @@
+/* Guest memory as a row of units; see ram.h. */
+#include "vmm/snapshot/ram.h"
+
+#include <errno.h>
+
+#define MAX_INFO   64
+#define PAGE_BITS  12
+#define UNIT_PAGES (1u << (RAM_UNIT_BITS - PAGE_BITS))
+
+/* By name: addresses may change while the machine runs. */
+static int by_name(const void *a, const void *b)
+{
+	const struct mem_region_info *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+int ram_map_init(struct ram_map *map, struct mem *mem, struct error *err)
+{
+	struct mem_region_info info[MAX_INFO];
+	unsigned n = mem_regions(mem, info, MAX_INFO);
+
+	*map = (struct ram_map){0};
+	assert(n <= MAX_INFO);
+	qsort(info, n, sizeof(info[0]), by_name);
+	for (unsigned i = 0; i < n; i++) {
+		struct ram_range *r = &map->ranges[map->n];
+
+		if (info[i].alias)
+			continue;
+		if (map->n == RAM_MAX_RANGES)
+			return err_set(err, -E2BIG, "more than %u pieces of guest memory",
+				       RAM_MAX_RANGES);
+		r->region = info[i].region;
+		r->host = mem_region_host(r->region);
+		r->bytes = info[i].bytes;
+		r->first = map->units;
+		map->units += DIV_ROUND_UP(r->bytes, RAM_UNIT);
+		map->n++;
+	}
+	map->dirty = try_alloc(ram_bitmap_bytes(map));
+	if (!map->dirty)
+		return err_set(err, -ENOMEM, "no memory to track %llu units of RAM",
+			       (unsigned long long)map->units);
+	memset(map->dirty, 0xff, ram_bitmap_bytes(map));
+	return 0;
+}
+
+void ram_map_fini(struct ram_map *map)
+{
+	free(map->dirty);
+	map->dirty = NULL;
+}
+
+static const struct ram_range *range_of(const struct ram_map *map, u64 unit)
+{
+	u32 i = map->n;
+
+	while (i-- > 0)
+		if (unit >= map->ranges[i].first)
+			return &map->ranges[i];
+	return NULL;
+}
+
+u8 *ram_unit(const struct ram_map *map, u64 unit, u64 *bytes)
+{
+	const struct ram_range *r = range_of(map, unit);
+	u64 off = (unit - r->first) * RAM_UNIT;
+
+	assert(unit < map->units && off < r->bytes);
+	*bytes = MIN(RAM_UNIT, r->bytes - off);
+	return r->host + off;
+}
+
+u64 ram_unit_of(const struct ram_map *map, const u8 *host)
+{
+	for (u32 i = 0; i < map->n; i++) {
+		const struct ram_range *r = &map->ranges[i];
+
+		if (host >= r->host && host < r->host + r->bytes)
+			return r->first + (u64)(host - r->host) / RAM_UNIT;
+	}
+	return UINT64_MAX;
+}
+
+/* --- dirty units ---------------------------------------------------------------- */
+
+int ram_track(struct ram_map *map, bool on)
+{
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < map->n; i++)
+		ret = mem_dirty_log(map->ranges[i].region, on);
+	map->tracking = on && ret == 0;
+	if (!map->tracking)
+		memset(map->dirty, 0xff, ram_bitmap_bytes(map));
+	return ret;
+}
+
+static int collect_range(const struct ram_range *r, u64 *into)
+{
+	u64 pages = r->bytes >> PAGE_BITS;
+	AUTO_FREE u64 *bitmap = try_alloc(DIV_ROUND_UP(pages, 64) * sizeof(u64));
+	int ret;
+
+	if (!bitmap)
+		return -ENOMEM;
+	ret = mem_dirty_collect(r->region, bitmap);
+	if (ret < 0)
+		return ret;
+	/* A word of pages is a few whole units. */
+	for (u64 w = 0; w < DIV_ROUND_UP(pages, 64); w++)
+		for (u32 k = 0; bitmap[w] && k < 64 / UNIT_PAGES; k++)
+			if (bitmap[w] >> (k * UNIT_PAGES) & ((1u << UNIT_PAGES) - 1))
+				ram_set_bit(into, r->first + w * (64 / UNIT_PAGES) + k);
+	return 0;
+}
+
+int ram_collect(struct ram_map *map, u64 *into)
+{
+	int ret = 0;
+
+	assert(map->tracking);
+	for (u32 i = 0; ret == 0 && i < map->n; i++)
+		ret = collect_range(&map->ranges[i], into);
+	return ret;
+}
+
+u64 ram_run_in_range(const struct ram_map *map, u64 unit, u64 most)
+{
+	const struct ram_range *r = range_of(map, unit);
+
+	return MIN(most, r->first + DIV_ROUND_UP(r->bytes, RAM_UNIT) - unit);
+}
+
+u64 ram_next_run(const struct ram_map *map, const u64 *bits, u64 *at, u64 most)
+{
+	u64 i = *at, n = 1;
+
+	while (i < map->units && !ram_bit(bits, i))
+		i = bits[i / 64] >> (i % 64) ? i + 1 : align_down(i, 64) + 64;
+	*at = i;
+	if (i >= map->units)
+		return 0;
+	most = ram_run_in_range(map, i, most);
+	while (n < most && ram_bit(bits, i + n))
+		n++;
+	return n;
+}
