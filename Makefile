@@ -225,6 +225,7 @@ UNIT_TESTS := \
 	test_chain \
 	test_chardev \
 	test_clock \
+	test_compress \
 	test_cpuid \
 	test_fiber \
 	test_file \

@@ -152,6 +152,14 @@ int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct ma
 	struct extent e;
 	int ret = map_joined(f, &r, 0, &e);
 
+	while (ret == 0 && e.kind == EXTENT_COMPRESSED && e.bytes < bytes) {
+		struct extent next;
+
+		ret = l2_map(f, r.q, goff + e.bytes, bytes - e.bytes, &next);
+		if (ret < 0 || next.kind != EXTENT_COMPRESSED)
+			break;
+		e.bytes += next.bytes;
+	}
 	if (ret < 0)
 		return ret;
 	*out = (struct map_extent){.bytes = e.bytes, .hoff = e.hoff, .kind = kinds[e.kind]};

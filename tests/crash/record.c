@@ -131,6 +131,22 @@ static void do_zero(struct fiber *f, struct run *r, u64 sector, u64 n, bool unma
 	note_end(r, sector, n);
 }
 
+/* One cluster compressed, by one alone; discarded first, so that it may be. */
+static void do_pack(struct fiber *f, struct run *r)
+{
+	u64 n = r->s->cluster_bytes / SECTOR, stamp = ++r->next_stamp;
+	u64 sector = next_random(&r->seed) % (SECTORS / n) * n;
+	AUTO_FREE u64 *buf = xalloc(r->s->cluster_bytes);
+	struct iovec iov = {buf, r->s->cluster_bytes};
+
+	do_zero(f, r, sector, n, true);
+	for (u64 i = 0; i < n * SECTOR / 8; i++)
+		buf[i] = i % 64 == 0 || i % 64 == 63 ? stamp : next_random(&r->seed) & 0xffffff;
+	note_begin(r, sector, n, stamp);
+	assert_int_equal(qcow2_write_compressed(f, r->img, sector * SECTOR, &iov, 1), 0);
+	note_end(r, sector, n);
+}
+
 /* --- the run ------------------------------------------------------------------ */
 
 static void writer_main(struct fiber *f, void *arg)
@@ -212,6 +228,11 @@ void run_record(struct fiber *f, struct run *r)
 	r->disk.seed = r->seed + 1;
 	assert_int_equal(run_open(f, r, &r->disk, true, false, &r->img), 0);
 	for (u32 round = 0; round < 3; round++) {
+		for (u32 i = 0; r->s->pack && i < 60; i++) {
+			do_pack(f, r);
+			if (next_random(&r->seed) % 12 == 0)
+				do_flush(f, r);
+		}
 		run_writers(f, r);
 		run_large(f, r);
 		if (r->s->resize)

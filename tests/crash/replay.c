@@ -385,13 +385,41 @@ static void power_cut_while_resizing_leaves_no_corruption(void **state)
 					      .images = 60});
 }
 
+static void power_cut_among_compressed_writes_loses_nothing_flushed(void **state)
+{
+	run_scenario(state, (struct scenario){.name = "compressed, 4 KiB clusters",
+					      .cluster_bytes = 4096,
+					      .version = 3,
+					      .discard = true,
+					      .pack = true,
+					      .writes = 60,
+					      .samples = 1,
+					      .images = 60});
+	run_scenario(state, (struct scenario){.name = "compressed, version 2, 16 KiB clusters",
+					      .cluster_bytes = 16384,
+					      .version = 2,
+					      .pack = true,
+					      .writes = 60,
+					      .samples = 1,
+					      .images = 60});
+	run_scenario(state, (struct scenario){.name = "compressed, lazy refcounts",
+					      .cluster_bytes = 1024,
+					      .version = 3,
+					      .lazy = true,
+					      .pack = true,
+					      .writes = 50,
+					      .samples = 1,
+					      .images = 60});
+}
+
 #define TESTS(X)                                                                                   \
 	X(power_cut_with_large_clusters_loses_nothing_flushed),                                    \
 		X(power_cut_with_small_clusters_loses_nothing_flushed),                            \
 		X(power_cut_over_a_backing_image_loses_nothing_flushed),                           \
 		X(power_cut_of_a_version_2_image_loses_nothing_flushed),                           \
 		X(power_cut_with_lazy_refcounts_is_repaired_at_open),                              \
-		X(power_cut_while_resizing_leaves_no_corruption)
+		X(power_cut_while_resizing_leaves_no_corruption),                                  \
+		X(power_cut_among_compressed_writes_loses_nothing_flushed)
 
 int main(void)
 {

@@ -17,6 +17,7 @@ struct scenario {
 	const char *name;
 	u32 cluster_bytes, refcount_bits, version;
 	bool lazy, backing, discard;
+	bool pack;   /* compressed writes too */
 	bool resize; /* only corruption is looked for: sizes have no history */
 	u32 writes;  /* of each writer */
 	u32 samples; /* reorderings of each prefix */

@@ -112,6 +112,27 @@ static int write_step(struct fiber *f, struct play *p, u32 sector, u32 n, u8 byt
 	return image_pwrite(f, p->img, sector * 512ull, buf, n * 512ull);
 }
 
+/* Compressed, where nothing lies yet. */
+static void pack_step(struct fiber *f, struct play *p, u32 sector, u8 byte)
+{
+	u32 n = p->s->cluster_bytes / 512;
+	AUTO_FREE u8 *buf = xalloc(p->s->cluster_bytes);
+	struct iovec iov = {buf, p->s->cluster_bytes};
+	struct map_extent e;
+	int ret;
+
+	sector -= sector % n;
+	ret = image_discard(f, p->img, sector * 512ull, iov.iov_len);
+	settle(p, sector, n, ret, 0);
+	ret = image_map(f, p->img, sector * 512ull, iov.iov_len, &e);
+	p->failed |= ret < 0;
+	if (ret < 0 || e.bytes < iov.iov_len || e.kind & (MAP_DATA | MAP_HOFF))
+		return;
+	memset(buf, byte, iov.iov_len);
+	ret = qcow2_write_compressed(f, p->img, sector * 512ull, &iov, 1);
+	settle(p, sector, n, ret, byte);
+}
+
 static void play_step(struct fiber *f, struct play *p, u64 *seed)
 {
 	u32 n = (u32)(next_random(seed) % 24) + 1;
@@ -119,7 +140,7 @@ static void play_step(struct fiber *f, struct play *p, u64 *seed)
 	u8 byte = (u8)next_random(seed), buf[24 * 512];
 	int ret;
 
-	switch (next_random(seed) % 8) {
+	switch (next_random(seed) % 10) {
 	case 0:
 		ret = image_zero(f, p->img, sector * 512ull, n * 512ull, ZERO_MAY_UNMAP);
 		settle(p, sector, n, ret, 0);
@@ -133,6 +154,8 @@ static void play_step(struct fiber *f, struct play *p, u64 *seed)
 		ret = image_pread(f, p->img, sector * 512ull, buf, n * 512ull);
 		p->failed |= ret < 0;
 		break;
+	case 4:
+	case 5: pack_step(f, p, sector, byte); break;
 	default: settle(p, sector, n, write_step(f, p, sector, n, byte), byte);
 	}
 }

@@ -15,7 +15,7 @@
 struct setup {
 	u32 version, cluster_bytes, refcount_bits;
 	u64 bytes, backing_bytes; /* 0: no backing */
-	bool lazy, fixed;
+	bool lazy, fixed, zstd;
 	u32 rounds;
 	u64 seed;
 };
@@ -76,6 +76,7 @@ static void create_model(struct fiber *f, struct model *m)
 		.cluster_bytes = m->s->cluster_bytes,
 		.refcount_bits = m->s->refcount_bits,
 		.lazy_refcounts = m->s->lazy,
+		.compression_type = m->s->zstd,
 		.backing_file = m->s->backing_bytes ? "backing" : NULL,
 	};
 	struct image *file;
@@ -153,6 +154,50 @@ static void do_discard(struct fiber *f, struct model *m, u64 goff, u64 bytes)
 		memset(m->want + from, 0, to - from);
 }
 
+/* Nothing of its own lies there: it may be written compressed. */
+static bool is_free(struct fiber *f, struct model *m, u64 goff, u64 bytes)
+{
+	struct map_extent e;
+
+	for (u64 end = goff + bytes; goff < end; goff += e.bytes) {
+		assert_int_equal(image_map(f, m->img, goff, end - goff, &e), 0);
+		if (e.kind & (MAP_HOFF | MAP_DATA) && e.kind & MAP_ALLOC)
+			return false;
+	}
+	return true;
+}
+
+/* A few whole clusters, some of them not compressible. */
+static void do_pack(struct fiber *f, struct model *m, u64 goff, u64 bytes)
+{
+	u64 cluster = m->s->cluster_bytes, noise = next_random(&m->seed) % (cluster + 1);
+	u64 from = align_down(goff, cluster), to;
+	AUTO_FREE u8 *buf = NULL;
+	struct iovec iov[2];
+	bool may;
+
+	bytes = MIN(bytes, 8 * cluster);
+	to = MIN(m->bytes, align_up(from + bytes, cluster));
+	if (next_random(&m->seed) % 2)
+		do_discard(f, m, from, to - from);
+	may = is_free(f, m, from, to - from);
+	buf = xalloc(to - from);
+	memset(buf, ++m->next_byte | 1, to - from);
+	for (u64 i = 0; i < to - from; i++)
+		if (i % cluster < noise)
+			buf[i] = (u8)next_random(&m->seed);
+	iov[0] = (struct iovec){buf, (to - from) / 2};
+	iov[1] = (struct iovec){buf + (to - from) / 2, (to - from) - (to - from) / 2};
+	if (!may) { /* refused, but those that may be are written: one is enough */
+		iov[0].iov_len = MIN(to - from, cluster);
+		if (!is_free(f, m, from, iov[0].iov_len))
+			assert_int_equal(qcow2_write_compressed(f, m->img, from, iov, 1), -EIO);
+		return;
+	}
+	assert_int_equal(qcow2_write_compressed(f, m->img, from, iov, 2), 0);
+	memcpy(m->want + from, buf, to - from);
+}
+
 static void do_resize(struct fiber *f, struct model *m)
 {
 	u64 bytes = (next_random(&m->seed) % (m->room / 512) + 1) * 512;
@@ -173,7 +218,7 @@ static void step(struct fiber *f, struct model *m)
 	u64 goff, bytes;
 
 	pick(m, &goff, &bytes);
-	switch (next_random(&m->seed) % 12) {
+	switch (next_random(&m->seed) % 15) {
 	case 0:
 	case 1:
 	case 2: do_write(f, m, goff, bytes); break;
@@ -198,6 +243,7 @@ static void step(struct fiber *f, struct model *m)
 		if (next_random(&m->seed) % 4 == 0)
 			do_resize(f, m);
 		break;
+	default: do_pack(f, m, goff, bytes);
 	}
 }
 
@@ -292,6 +338,7 @@ static void every_cluster_size_reads_back_what_was_written(void **state)
 		run_setup(state, (struct setup){.version = 3,
 						.cluster_bytes = 1u << bits,
 						.refcount_bits = 16,
+						.zstd = bits % 2,
 						.bytes = 4 * MiB + 5 * 512});
 }
 
