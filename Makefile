@@ -75,6 +75,7 @@ BLOCK := \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
 	block/qcow2/cache.o \
+	block/qcow2/change.o \
 	block/qcow2/check.o \
 	block/qcow2/check_count.o \
 	block/qcow2/check_fix.o \
@@ -94,10 +95,15 @@ BLOCK := \
 	block/qcow2/overlap.o \
 	block/qcow2/pack.o \
 	block/qcow2/qcow2.o \
+	block/qcow2/pivot.o \
+	block/qcow2/pivot_count.o \
+	block/qcow2/pivot_place.o \
+	block/qcow2/pivot_write.o \
 	block/qcow2/read.o \
 	block/qcow2/refcount.o \
 	block/qcow2/resize.o \
 	block/qcow2/snapshot.o \
+	block/qcow2/snapshot_ops.o \
 	block/qcow2/write.o \
 	block/raw.o
 
@@ -109,7 +115,9 @@ IMG := \
 	block/img/measure.o \
 	block/img/open.o \
 	block/img/options.o \
-	block/img/resize.o
+	block/img/resize.o \
+	block/img/snapshot.o \
+	block/img/snapshot_list.o
 
 CORE := \
 	vmm/core/bus.o \
@@ -244,6 +252,7 @@ UNIT_TESTS := \
 	test_qcow2_header \
 	test_qcow2_hostile \
 	test_qcow2_model \
+	test_qcow2_snapshot \
 	test_ram_save \
 	test_state \
 	test_virtq

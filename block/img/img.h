@@ -10,8 +10,10 @@
 #include "base/fiber.h"
 
 #include <getopt.h>
+#include <stdio.h>
 
 struct image;
+struct json_t;
 struct open_policy;
 struct opts;
 
@@ -36,6 +38,7 @@ int img_info(struct img *ctx, int argc, char **argv);
 int img_measure(struct img *ctx, int argc, char **argv);
 int img_check(struct img *ctx, int argc, char **argv);
 int img_resize(struct img *ctx, int argc, char **argv);
+int img_snapshot(struct img *ctx, int argc, char **argv);
 
 /* "PROGRAM: message" on stderr; returns IMG_ERROR. */
 int img_error(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -90,6 +93,10 @@ void img_format_size(char *text, u64 bytes);
 /* Add the text of one -o to the list; "help" or "?" among it sets *help. */
 int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
 
+/* Internal snapshots as `snapshot -l` shows them, nothing if there are none; the
+ * same for JSON, then NULL. */
+void img_print_snapshots(FILE *out, struct image *img);
+struct json_t *img_snapshots_json(struct image *img);
 int img_parse_cache(const char *text, struct open_policy *policy);
 
 #endif

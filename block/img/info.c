@@ -74,6 +74,7 @@ static void print_human(FILE *out, struct image *img)
 		if (img->backing_format)
 			fprintf(out, "backing file format: %s\n", img->backing_format);
 	}
+	img_print_snapshots(out, img);
 	if (qcow2)
 		print_qcow2(out, &q);
 }
@@ -97,11 +98,13 @@ static json_t *qcow2_json(const struct qcow2_info *q)
 
 static json_t *image_json(struct image *img)
 {
-	json_t *o = json_object();
+	json_t *o = json_object(), *snapshots = img_snapshots_json(img);
 	struct qcow2_info q = {0};
 
 	if (img->backing_format)
 		json_object_set_new(o, "backing-filename-format", json_string(img->backing_format));
+	if (snapshots)
+		json_object_set_new(o, "snapshots", snapshots);
 	json_object_set_new(o, "virtual-size", json_integer((json_int_t)img->bytes));
 	json_object_set_new(o, "filename", json_string(img->name));
 	if (img->driver == &qcow2_driver) {

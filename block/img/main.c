@@ -25,6 +25,10 @@ const struct img_command img_commands[] = {
 	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
 	 img_measure},
 	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
+	{"snapshot",
+	 "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | "
+	 "-d snapshot] filename",
+	 img_snapshot},
 	{0},
 };
 

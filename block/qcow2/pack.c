@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "block/driver.h"
 #include "block/group.h"
+#include "block/qcow2/change.h"
 #include "block/qcow2/parts.h"
 #include "block/qcow2/qcow2.h"
 
@@ -379,6 +380,7 @@ static int submit_all(struct fiber *f, struct qcow2 *q, struct image_transfer *t
 	int ret = 0, group_ret;
 
 	image_group_init(&group);
+	change_begin(f, q);
 	fiber_mutex_lock(f, &q->packer->submit);
 	while (t->skip < bytes && ret == 0 && !group.error) {
 		t->bytes = MIN(bytes - t->skip, q->cluster_bytes);
@@ -387,6 +389,7 @@ static int submit_all(struct fiber *f, struct qcow2 *q, struct image_transfer *t
 	}
 	fiber_mutex_unlock(f, &q->packer->submit);
 	group_ret = image_group_wait(f, &group);
+	change_end(q);
 	return ret < 0 ? ret : group_ret;
 }
 

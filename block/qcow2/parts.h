@@ -29,6 +29,7 @@ int qcow2_load(struct fiber *f, struct qcow2 *q, const struct open_policy *polic
 void qcow2_unload(struct qcow2 *q);
 void io_begin(struct qcow2 *q, struct io_track *io);
 void io_end(struct io_track *io);
+int qcow2_flush(struct fiber *f, struct image *img);
 
 /* --- options.c --- */
 /* What policy->options say of this image, once the header is known. */
@@ -105,6 +106,9 @@ int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 /* As qcow2_zero, with written zeros where there is no other way. */
 int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 
+/* Room in memory for n > l1_entries of L1, and as many L2 tables. */
+int l1_reserve_memory(struct qcow2 *q, u32 n);
+
 /* --- commit.c --- */
 /* Make everything written and linked so far durable.  Suspends. */
 int qcow2_commit(struct fiber *f, struct qcow2 *q);
@@ -124,5 +128,11 @@ void grow_settle_blocks(struct qcow2 *q, const struct batch *b, struct list *com
 
 /* --- snapshot.c --- */
 int snapshots_load(struct fiber *f, struct qcow2 *q, struct error *err);
+void snapshots_free(struct qcow2_snapshot *s, u32 n); /* what they hold, not s */
+/* May its L1 table be looked at? */
+bool snapshot_l1_is_sound(const struct qcow2 *q, const struct qcow2_snapshot *s);
+/* The table of this list: its size, its bytes. */
+u64 snapshots_bytes(const struct qcow2_snapshot *s, u32 n);
+void snapshots_put(u8 *to, const struct qcow2_snapshot *s, u32 n);
 
 #endif

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/driver.h"
+#include "block/qcow2/change.h"
 #include "block/qcow2/parts.h"
 
 #include <errno.h>
@@ -132,9 +133,11 @@ static int enter_snapshots(struct qcow2 *q)
 	int ret = 0;
 
 	for (u32 i = 0; i < q->snapshot_count && ret >= 0 && left; i++) {
-		const struct snapshot_info *s = &q->snapshots[i];
+		const struct qcow2_snapshot *s = &q->snapshots[i];
 		u64 n = MIN(left, clusters_of(q, s->l1_entries * 8ull));
 
+		if (!snapshot_l1_is_sound(q, s))
+			continue;
 		ret = enter(q, s->l1_hoff, n, OVERLAP_INACTIVE_L1);
 		left -= n;
 	}
@@ -213,6 +216,7 @@ void qcow2_unload(struct qcow2 *q)
 	free(q->reftable);
 	free(q->first_free);
 	free(q->reftable_dirty);
+	snapshots_free(q->snapshots, q->snapshot_count);
 	free(q->snapshots);
 	q->l1 = q->reftable = NULL;
 	q->l1_dirty = q->reftable_dirty = NULL;
@@ -254,6 +258,7 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	list_init(&q->durable);
 	list_init(&q->ios);
 	fiber_queue_init(&q->commit_queue);
+	fiber_queue_init(&q->change_queue);
 	fiber_mutex_init(&q->alloc_lock);
 	range_locks_init(&q->cluster_locks);
 	q->check_only = policy->check_only;
@@ -288,7 +293,7 @@ static int qcow2_close(struct fiber *f, struct image *img)
 	return ret;
 }
 
-static int qcow2_flush(struct fiber *f, struct image *img)
+int qcow2_flush(struct fiber *f, struct image *img)
 {
 	struct qcow2 *q = to_qcow2(img);
 
@@ -337,12 +342,12 @@ const struct image_driver qcow2_driver = {
 	.create = qcow2_create_request,
 	.open = qcow2_open,
 	.read = qcow2_read,
-	.write = qcow2_write,
-	.zero = qcow2_zero,
-	.discard = qcow2_discard,
-	.flush = qcow2_flush,
+	.write = change_write,
+	.zero = change_zero,
+	.discard = change_discard,
+	.flush = change_flush,
 	.map = qcow2_map,
-	.resize = qcow2_resize,
+	.resize = change_resize,
 	.check = qcow2_check,
 	.close = qcow2_close,
 };

@@ -14,7 +14,7 @@ static u32 l1_need(const struct qcow2 *q, u64 bytes)
 }
 
 /* The arrays in memory for n entries, whole granules. */
-static int l1_grow_memory(struct qcow2 *q, u32 n)
+int l1_reserve_memory(struct qcow2 *q, u32 n)
 {
 	u64 bytes = align_up(n * 8ull, q->granule);
 	u64 *l1 = try_alloc(bytes);
@@ -63,7 +63,7 @@ static int l1_grow(struct fiber *f, struct qcow2 *q, u32 n)
 	for (i = 0; i < clusters && ret == 0; i++)
 		ret = overlap_add(&q->metadata, (hoff >> q->cluster_bits) + i, OVERLAP_L1, NULL);
 	if (ret == 0)
-		ret = l1_grow_memory(q, n);
+		ret = l1_reserve_memory(q, n);
 	if (ret < 0) {
 		while (i--)
 			overlap_remove(&q->metadata, (hoff >> q->cluster_bits) + i);

@@ -11,6 +11,7 @@
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
 #include "block/qcow2/overlap.h"
+#include "block/qcow2/snapshot.h"
 
 #define HEADER_SECTOR 512u
 
@@ -32,11 +33,6 @@ struct io_track {
 /* Header fields that are switched together, by one sector in stage B. */
 struct layout {
 	u64 bytes;
-	u64 l1_hoff;
-	u32 l1_entries;
-};
-
-struct snapshot_info {
 	u64 l1_hoff;
 	u32 l1_entries;
 };
@@ -97,9 +93,14 @@ struct qcow2 {
 	struct inflater *inflater; /* compress.h; NULL until needed */
 	struct packer *packer;
 
-	struct snapshot_info *snapshots;
+	struct qcow2_snapshot *snapshots;
 	u32 snapshot_count;
-	u64 snapshot_bytes; /* of the table on disk */
+	u64 snapshot_bytes;    /* of the table on disk */
+	bool snapshots_repair; /* read what is too much, as far as it goes */
+	u32 snapshots_cut;     /* that many did not fit */
+	u32 changes;	       /* to the image, under way (change.c) */
+	bool frozen;
+	struct fiber_queue change_queue;
 
 	/* Ordering */
 	struct list freed, durable; /* struct freed_run */

@@ -1,0 +1,128 @@
+/* cowimg snapshot: list, create, apply and delete internal snapshots. */
+#include "block/img/img.h"
+
+#include "block/driver.h"
+#include "block/image.h"
+#include "block/qcow2/snapshot.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+struct snapshot {
+	struct img *ctx;
+	const char *file, *name;
+	int action; /* the letter of the option, 0: none */
+	struct img_source source;
+	struct image *img;
+};
+
+static bool has_snapshots(const struct snapshot *o)
+{
+	return o->img->driver == &qcow2_driver;
+}
+
+static int create(struct snapshot *o)
+{
+	struct qcow2_new_snapshot s = {.name = o->name};
+	struct timespec now;
+	int ret = -ENOTSUP;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	s.date_sec = (u32)now.tv_sec;
+	s.date_nsec = (u32)now.tv_nsec;
+	if (has_snapshots(o))
+		ret = qcow2_snapshot_create(o->ctx->f, o->img, &s);
+	if (ret == 0)
+		return IMG_OK;
+	return img_error(o->ctx, "Could not create snapshot '%s': %d (%s)", o->name, ret,
+			 strerror(-ret));
+}
+
+static int apply(struct snapshot *o)
+{
+	struct error err = {0};
+	int ret;
+
+	if (!has_snapshots(o))
+		return img_error(o->ctx,
+				 "Could not apply snapshot '%s': Block driver does not support "
+				 "snapshots",
+				 o->name);
+	ret = qcow2_snapshot_find(o->img, o->name, FIND_ID_OR_NAME);
+	if (ret >= 0) {
+		ret = qcow2_snapshot_apply(o->ctx->f, o->img, (u32)ret, &err);
+		if (ret < 0)
+			img_error(o->ctx, "%s", err.text);
+	}
+	if (ret == 0)
+		return IMG_OK;
+	return img_error(o->ctx, "Could not apply snapshot '%s': Failed to load snapshot: %s",
+			 o->name, strerror(-ret));
+}
+
+static int delete (struct snapshot *o)
+{
+	struct error err = {0};
+	int at = has_snapshots(o) ? qcow2_snapshot_find(o->img, o->name, FIND_NAME) : -ENOENT;
+
+	if (at < 0)
+		return img_error(o->ctx, "Could not delete snapshot '%s': snapshot not found",
+				 o->name);
+	if (qcow2_snapshot_delete(o->ctx->f, o->img, (u32)at, &err) == 0)
+		return IMG_OK;
+	return img_error(o->ctx, "Could not delete snapshot '%s': %s", o->name, err.text);
+}
+
+static int act(struct snapshot *o)
+{
+	switch (o->action) {
+	case 'l': img_print_snapshots(stdout, o->img); return IMG_OK;
+	case 'c': return create(o);
+	case 'a': return apply(o);
+	case 'd': return delete (o);
+	default: return IMG_OK;
+	}
+}
+
+static int run(struct snapshot *o)
+{
+	o->source.writable = o->source.discard = o->action != 'l';
+	if (img_open(o->ctx, o->file, &o->source, &o->img))
+		return IMG_ERROR;
+	return img_close(o->ctx, o->img, act(o));
+}
+
+int img_snapshot(struct img *ctx, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"help", no_argument, NULL, 'h'},
+		{"object", required_argument, NULL, IMG_OPTION_OBJECT},
+		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
+		{"force-share", no_argument, NULL, 'U'},
+		{0}};
+	struct snapshot o = {.ctx = ctx};
+	int letter;
+
+	while ((letter = img_getopt(ctx, argc, argv, ":hla:c:d:qU", options)) != -1) {
+		switch (letter) {
+		case 'q': ctx->quiet = true; break;
+		case 'l':
+		case 'a':
+		case 'c':
+		case 'd':
+			if (o.action)
+				return img_usage_error(ctx, "Cannot mix '-l', '-a', '-c', '-d'");
+			o.action = letter;
+			o.name = optarg;
+			break;
+		default:
+			if (img_source_option(ctx, &o.source, letter))
+				return IMG_ERROR;
+		}
+	}
+	if (optind != argc - 1)
+		return img_usage_error(ctx, "Expecting one image file name");
+	o.file = argv[optind];
+	return run(&o);
+}

@@ -1,0 +1,50 @@
+/* Internal snapshots of a qcow2 image, for its users: list, find, create, apply,
+ * delete.  Format: QEMU's docs/interop/qcow2, "Snapshots".
+ *
+ * What changes the image is atomic: after a power cut, or an error returned, all
+ * of it has happened or nothing has, but for leaked clusters.  Requests on the
+ * image may go on meanwhile: those that change it wait.  All suspend. */
+#ifndef BLOCK_QCOW2_SNAPSHOT_H
+#define BLOCK_QCOW2_SNAPSHOT_H
+
+#include "block/image.h"
+
+#define QCOW2_NO_ICOUNT UINT64_MAX
+
+struct qcow2_snapshot {
+	char *id, *name; /* as in the table, and a 0 behind */
+	u32 id_bytes, name_bytes;
+	u32 date_sec, date_nsec;
+	u64 vm_clock_ns;
+	u64 vm_state_bytes;
+	u64 disk_bytes;
+	u64 icount; /* QCOW2_NO_ICOUNT: not recorded */
+	/* What only the driver looks at. */
+	u64 l1_hoff;
+	u32 l1_entries;
+	u32 extra_bytes;   /* as found; rewritten entries have at least 24 */
+	u32 unknown_bytes; /* of extra data that we do not know, kept as they are */
+	u8 *unknown;
+};
+
+/* The list, in the order of the table; good until the next change. */
+u32 qcow2_snapshots(struct image *img, const struct qcow2_snapshot **out);
+
+/* The first that fits: its place in the list, else -ENOENT. */
+enum qcow2_find { FIND_NAME, FIND_ID, FIND_ID_OR_NAME };
+int qcow2_snapshot_find(struct image *img, const char *text, enum qcow2_find how);
+
+/* A snapshot of the disk as it is.  VM state that lies in the active image (see
+ * below) is taken out of it, into the snapshot if vm_state_bytes says so.
+ * -EINVAL: a refcount would overflow; -ENOTSUP: external data file. */
+struct qcow2_new_snapshot {
+	const char *name;
+	u32 date_sec, date_nsec;
+	u64 vm_clock_ns, vm_state_bytes, icount;
+};
+int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2_new_snapshot *s);
+/* Make the disk what it was, size and VM state too.  The snapshot stays. */
+int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err);
+int qcow2_snapshot_delete(struct fiber *f, struct image *img, u32 index, struct error *err);
+
+#endif
