@@ -218,7 +218,9 @@ VMM := \
 	vmm/options.o \
 	vmm/readconfig.o \
 	vmm/run.o \
+	vmm/snapshot/format.o \
 	vmm/snapshot/ram.o \
+	vmm/snapshot/ram_load.o \
 	vmm/snapshot/ram_save.o \
 	vmm/streams.o \
 	vmm/user_devices.o \
@@ -253,6 +255,7 @@ UNIT_TESTS := \
 	test_qcow2_hostile \
 	test_qcow2_model \
 	test_qcow2_snapshot \
+	test_ram_load \
 	test_ram_save \
 	test_state \
 	test_virtq

@@ -200,6 +200,13 @@ int uffd_protect(struct uffd *u, void *host, u64 bytes, bool on)
 	return ret;
 }
 
+int uffd_wake(struct uffd *u, void *host, u64 bytes)
+{
+	struct uffdio_range r = range(host, bytes);
+
+	return sys_ioctl(u->fd, UFFDIO_WAKE, &r);
+}
+
 int uffd_fill(struct uffd *u, void *host, const void *from, u64 bytes)
 {
 	u64 done = 0;

@@ -34,5 +34,7 @@ int uffd_protect(struct uffd *u, void *host, u64 bytes, bool on);
 /* Put missing pages in place.  -EEXIST: (some of) them are there.  [any thread] */
 int uffd_fill(struct uffd *u, void *host, const void *from, u64 bytes);
 int uffd_fill_zero(struct uffd *u, void *host, u64 bytes);
+/* Those who wait for these pages look again.  [any thread] */
+int uffd_wake(struct uffd *u, void *host, u64 bytes);
 
 #endif

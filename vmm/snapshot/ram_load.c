@@ -1,0 +1,277 @@
+/* Guest memory that comes in on demand; see ram_load.h.
+ *
+ * A unit goes MISSING -> LOADING -> THERE, under l->lock.  Whoever makes it LOADING
+ * reads it, checks it and puts it in place, all of it before anybody sees a byte.
+ * A fault in a unit that is LOADING waits for that by itself; one that comes late,
+ * for a unit that is THERE, wakes the one who waits.
+ * Threads: the fault thread (uffd.h), the loader, control. */
+#include "vmm/snapshot/ram_load.h"
+
+#include "base/crc32c.h"
+#include "base/thread.h"
+#include "vmm/core/uffd.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#define BATCH 16u /* units that the loader reads at once: 1 MiB */
+
+enum unit_state { UNIT_MISSING, UNIT_LOADING, UNIT_THERE };
+
+struct ram_load {
+	struct ram_load_options opt; /* [const] */
+	struct uffd *uffd;	     /* [const] NULL: not live */
+	struct mutex lock;
+	u8 *states;	   /* [lock] */
+	u64 next;	   /* [lock] where the loader goes on */
+	u32 next_first;	   /* [lock] in the working set */
+	u64 there, faults; /* [lock] */
+	int result;	   /* [lock] the first error */
+	u32 *faulted;	   /* [lock] units in order of their first fault */
+	u32 n_faulted;	   /* [lock] */
+	u8 *fault_buf;	   /* [fault thread] one unit */
+	pthread_t thread;
+	bool started; /* [control] */
+};
+
+static bool is_zero_unit(const struct ram_load *l, u64 unit)
+{
+	return l->opt.crcs[unit] == 0;
+}
+
+/* Is that what was saved?  A CRC of 0 stands for zeros, and may be by chance. */
+static bool is_right(const struct ram_load *l, u64 unit, const u8 *data)
+{
+	return crc32c(0, data, RAM_UNIT) == l->opt.crcs[unit];
+}
+
+static int place(struct ram_load *l, u64 unit, const u8 *data)
+{
+	u64 bytes;
+	u8 *host = ram_unit(l->opt.map, unit, &bytes);
+
+	if (!l->uffd) {
+		if (data)
+			memcpy(host, data, bytes);
+		return 0; /* zeros: the memory was thrown away */
+	}
+	return data ? uffd_fill(l->uffd, host, data, bytes) : uffd_fill_zero(l->uffd, host, bytes);
+}
+
+static void now_there(struct ram_load *l, u64 unit, u64 n, int ret)
+{
+	LOCK_SCOPE(&l->lock);
+	memset(l->states + unit, UNIT_THERE, n);
+	l->there += n;
+	if (ret < 0 && l->result == 0)
+		l->result = ret;
+}
+
+/* Read, check and place one or more units that are ours to load.  Failed ones become
+ * zeros: the guest has been stopped, and somebody may wait for them. */
+static int load_units(struct ram_load *l, u64 unit, u64 n, u8 *buf)
+{
+	bool zero = n == 1 && is_zero_unit(l, unit);
+	int ret = zero ? 0 : l->opt.source(l->opt.arg, unit, n, buf), first = 0;
+
+	if (ret < 0 && n > 1) { /* find out which one it is */
+		for (u64 i = 0; i < n; i++) {
+			ret = load_units(l, unit + i, 1, buf);
+			first = first ? first : ret;
+		}
+		return first;
+	}
+	for (u64 i = 0; i < n; i++) {
+		const u8 *data = is_zero_unit(l, unit + i) ? NULL : buf + i * RAM_UNIT;
+		int one = data ? ret : 0;
+
+		if (data && one == 0 && !is_right(l, unit + i, data))
+			one = -EBADMSG;
+		if (one < 0) {
+			l->opt.failed(l->opt.arg, unit + i, one);
+			data = NULL;
+			first = first ? first : one;
+		}
+		one = place(l, unit + i, data);
+		first = first ? first : one;
+	}
+	now_there(l, unit, n, first);
+	return first;
+}
+
+/* --- faults --------------------------------------------------------------------- */
+
+static void wake(struct ram_load *l, u64 unit)
+{
+	u64 bytes;
+	u8 *host = ram_unit(l->opt.map, unit, &bytes);
+
+	(void)uffd_wake(l->uffd, host, bytes);
+}
+
+static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
+{
+	struct ram_load *l = arg;
+	u64 unit = ram_unit_of(l->opt.map, host);
+	enum unit_state state;
+
+	assert(unit != UINT64_MAX && missing);
+	mutex_lock(&l->lock);
+	state = l->states[unit];
+	if (state == UNIT_MISSING) {
+		l->states[unit] = UNIT_LOADING;
+		l->faulted[l->n_faulted++] = (u32)unit;
+	}
+	l->faults++;
+	mutex_unlock(&l->lock);
+	if (state == UNIT_MISSING)
+		(void)load_units(l, unit, 1, l->fault_buf);
+	else if (state == UNIT_THERE)
+		wake(l, unit);
+}
+
+/* --- the loader ------------------------------------------------------------------- */
+
+/* Claim missing units that follow one another, none or all of them of zeros. */
+static u64 claim(struct ram_load *l, u64 *unit)
+{
+	const struct ram_map *map = l->opt.map;
+	u64 n = 1, most;
+
+	LOCK_SCOPE(&l->lock);
+	while (l->next_first < l->opt.n_first) {
+		*unit = l->opt.first_units[l->next_first++];
+		if (*unit < map->units && l->states[*unit] == UNIT_MISSING) {
+			l->states[*unit] = UNIT_LOADING;
+			return 1;
+		}
+	}
+	while (l->next < map->units && l->states[l->next] != UNIT_MISSING)
+		l->next++;
+	if (l->next == map->units)
+		return 0;
+	*unit = l->next;
+	most = is_zero_unit(l, *unit) ? 1 : ram_run_in_range(map, *unit, BATCH);
+	while (n < most && l->states[*unit + n] == UNIT_MISSING && !is_zero_unit(l, *unit + n))
+		n++;
+	memset(l->states + *unit, UNIT_LOADING, n);
+	l->next += n;
+	return n;
+}
+
+static int load_all(struct ram_load *l)
+{
+	u8 *buf = try_alloc_aligned(BATCH * RAM_UNIT, 4096);
+	int ret = buf ? 0 : -ENOMEM, one;
+	u64 unit, n;
+
+	while (buf && (n = claim(l, &unit))) {
+		one = load_units(l, unit, n, buf);
+		ret = ret ? ret : one;
+	}
+	free(buf);
+	return ret;
+}
+
+static void *loader(void *arg)
+{
+	struct ram_load *l = arg;
+
+	(void)load_all(l);
+	l->opt.done(l->opt.arg);
+	return NULL;
+}
+
+/* --- control ---------------------------------------------------------------------- */
+
+static int throw_away(struct ram_load *l)
+{
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < l->opt.map->n; i++) {
+		const struct ram_range *r = &l->opt.map->ranges[i];
+
+		if (l->uffd)
+			ret = uffd_add(l->uffd, r->host, r->bytes, UFFD_MISSING);
+		if (ret == 0 && madvise(r->host, r->bytes, MADV_DONTNEED) < 0)
+			ret = -errno;
+	}
+	return ret;
+}
+
+static int prepare(struct ram_load *l, struct error *err)
+{
+	u64 units = l->opt.map->units;
+
+	l->states = try_alloc(units);
+	l->faulted = try_alloc(units * sizeof(u32));
+	l->fault_buf = try_alloc_aligned(RAM_UNIT, 4096);
+	if (!l->states || !l->faulted || !l->fault_buf)
+		return err_set(err, -ENOMEM, "no memory to load guest memory");
+	return l->opt.live ? uffd_new(&l->uffd, on_fault, l, err) : 0;
+}
+
+int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, struct error *err)
+{
+	struct ram_load *l = xnew(struct ram_load);
+	int ret;
+
+	l->opt = *opt;
+	mutex_init(&l->lock);
+	ret = prepare(l, err);
+	if (ret == 0) {
+		ret = throw_away(l);
+		if (ret < 0)
+			err_set_errno(err, ret, "cannot empty guest memory");
+	}
+	if (ret == 0 && opt->live) {
+		ret = thread_start(&l->thread, "loader", loader, l, err);
+		l->started = ret == 0;
+	} else if (ret == 0) {
+		ret = load_all(l);
+		if (ret < 0)
+			err_set_errno(err, ret, "cannot read guest memory");
+	}
+	if (ret < 0) {
+		ram_load_free(l);
+		return ret;
+	}
+	*out = l;
+	return 0;
+}
+
+int ram_load_finish(struct ram_load *l)
+{
+	if (l->started)
+		pthread_join(l->thread, NULL);
+	l->started = false;
+	LOCK_SCOPE(&l->lock);
+	return l->result;
+}
+
+void ram_load_free(struct ram_load *l)
+{
+	if (!l)
+		return;
+	(void)ram_load_finish(l);
+	uffd_free(l->uffd);
+	mutex_fini(&l->lock);
+	free(l->fault_buf);
+	free(l->faulted);
+	free(l->states);
+	free(l);
+}
+
+void ram_load_progress(struct ram_load *l, struct ram_load_progress *out)
+{
+	LOCK_SCOPE(&l->lock);
+	*out = (struct ram_load_progress){l->opt.map->units, l->there, l->faults};
+}
+
+u32 ram_load_working_set(struct ram_load *l, u32 *units, u32 room)
+{
+	LOCK_SCOPE(&l->lock);
+	room = MIN(room, l->n_faulted);
+	memcpy(units, l->faulted, room * sizeof(u32));
+	return room;
+}
