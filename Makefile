@@ -71,6 +71,7 @@ BLOCK := \
 	block/image.o \
 	block/image_open.o \
 	block/map_chain.o \
+	block/map_cursor.o \
 	block/names.o \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
@@ -112,6 +113,7 @@ IMG := \
 	block/img/create.o \
 	block/img/info.o \
 	block/img/main.o \
+	block/img/map.o \
 	block/img/measure.o \
 	block/img/open.o \
 	block/img/options.o \

@@ -16,6 +16,7 @@
 
 #define HEAD_BYTES    512 /* what probing sees */
 #define NEST_MOST     8	  /* formats over formats that a name may ask for */
+#define PREFIX_MOST   8u
 #define STACK_RESERVE (24 * KiB)
 
 /* Options of every image.  What they say goes into the policy. */
@@ -618,7 +619,7 @@ static int open_backing(struct fiber *f, struct backing *b, const struct open_po
 		name = image_resolve_name(lowest(b->overlay)->name, b->overlay->backing_name);
 	ret = open_named_backing(f, b, name, &readonly, err);
 	free(name);
-	return ret < 0 ? err_prefix(err, "Could not open backing file") : 0;
+	return ret;
 }
 
 static bool wants_backing(const struct backing *b)
@@ -634,13 +635,18 @@ static int open_chain(struct fiber *f, struct image *top, struct opts *opts,
 		      const struct open_policy *policy, struct error *err)
 {
 	struct backing b = {.top = top, .overlay = top, .opts = *opts};
+	unsigned depth = 0;
 	int ret = 0;
 
-	while (ret == 0 && !policy->no_backing && wants_backing(&b))
+	for (; ret == 0 && !policy->no_backing && wants_backing(&b); depth++)
 		ret = open_backing(f, &b, policy, err);
 	opts_fini(&b.opts);
-	if (ret < 0)
-		image_close(f, top);
+	if (ret == 0)
+		return 0;
+	/* As if each image had opened the one behind it. */
+	for (unsigned i = 0; i < MIN(depth, PREFIX_MOST); i++)
+		err_prefix(err, "Could not open backing file");
+	image_close(f, top);
 	return ret;
 }
 

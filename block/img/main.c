@@ -20,6 +20,10 @@ const struct img_command img_commands[] = {
 	 "[size]",
 	 img_create},
 	{"info", "info [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename", img_info},
+	{"map",
+	 "map [--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
+	 "[--max-length=len] [--output=ofmt] [-U] filename",
+	 img_map},
 	{"measure",
 	 "measure [--output=ofmt] [-O output_fmt] [-o options] [-l snapshot_param] [--size N | "
 	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
