@@ -60,6 +60,7 @@ BLOCK := \
 	block/blk.o \
 	block/blk_open.o \
 	block/create.o \
+	block/crew.o \
 	block/file.o \
 	block/file_direct.o \
 	block/file_lock.o \
@@ -95,21 +96,23 @@ BLOCK := \
 	block/qcow2/options.o \
 	block/qcow2/overlap.o \
 	block/qcow2/pack.o \
-	block/qcow2/qcow2.o \
 	block/qcow2/pivot.o \
 	block/qcow2/pivot_count.o \
 	block/qcow2/pivot_place.o \
 	block/qcow2/pivot_write.o \
+	block/qcow2/qcow2.o \
 	block/qcow2/read.o \
 	block/qcow2/refcount.o \
 	block/qcow2/resize.o \
 	block/qcow2/snapshot.o \
 	block/qcow2/snapshot_ops.o \
 	block/qcow2/write.o \
-	block/raw.o
+	block/raw.o \
+	block/same.o
 
 IMG := \
 	block/img/check.o \
+	block/img/compare.o \
 	block/img/create.o \
 	block/img/info.o \
 	block/img/main.o \
@@ -117,6 +120,7 @@ IMG := \
 	block/img/measure.o \
 	block/img/open.o \
 	block/img/options.o \
+	block/img/progress.o \
 	block/img/resize.o \
 	block/img/snapshot.o \
 	block/img/snapshot_list.o

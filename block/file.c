@@ -263,6 +263,11 @@ int file_allocated_bytes(struct image *img, u64 *out)
 	return 0;
 }
 
+bool file_is_buffered(const struct image *img)
+{
+	return !host_file_of(img)->direct;
+}
+
 int file_fd(const struct image *img)
 {
 	return host_file_of(img)->fd;

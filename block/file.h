@@ -24,6 +24,8 @@ void file_remove(const struct image *img);
 void file_set_hints(struct image *img, bool nocow, u64 extent_bytes);
 /* Bytes that the file takes on the host (st_blocks). */
 int file_allocated_bytes(struct image *img, u64 *out);
+/* Do reads go through the host's cache, so that any thread may pread as it likes? */
+bool file_is_buffered(const struct image *img);
 /* Host descriptor, for diagnostics and tests; belongs to the image. */
 int file_fd(const struct image *img);
 

@@ -35,6 +35,7 @@ extern const struct img_command img_commands[]; /* ends with name NULL */
 
 int img_create(struct img *ctx, int argc, char **argv);
 int img_info(struct img *ctx, int argc, char **argv);
+int img_compare(struct img *ctx, int argc, char **argv);
 int img_map(struct img *ctx, int argc, char **argv);
 int img_measure(struct img *ctx, int argc, char **argv);
 int img_check(struct img *ctx, int argc, char **argv);

@@ -15,6 +15,10 @@ const struct img_command img_commands[] = {
 	{"check",
 	 "check [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename",
 	 img_check},
+	{"compare",
+	 "compare [--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
+	 "[-s] [-U] filename1 filename2",
+	 img_compare},
 	{"create",
 	 "create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename "
 	 "[size]",

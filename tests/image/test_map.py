@@ -35,16 +35,20 @@ map --output=json z.raw
 map z.raw
 map --output=json comp.qcow2
 map comp.qcow2
-map 'json:{"driver":"qcow2","file":{"driver":"raw","file":{"driver":"file","filename":"mid.qcow2"}}}'
-map --output=json 'json:{"driver":"raw","offset":65536,"file":{"driver":"file","filename":"base.raw"}}'
+map 'json:{"driver":"qcow2","file":{"driver":"raw","file":{"driver":"file",\
+"filename":"mid.qcow2"}}}'
+map --output=json 'json:{"driver":"raw","offset":65536,"file":{"driver":"file",\
+"filename":"base.raw"}}'
 map --output=json pm.qcow2
 map pm.qcow2
 map --output=json za.qcow2
-map --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,backing.file.filename=base.raw
+map --image-opts driver=qcow2,file.filename=top.qcow2,backing.driver=raw,\
+backing.file.filename=base.raw
 map --image-opts driver=qcow2,file.filename=top.qcow2,backing.backing.l2-cache-size=1M
 map --image-opts driver=qcow2,file.filename=top.qcow2,backing.l2-cache-size=1M
-map --image-opts driver=qcow2,file.filename=za.qcow2,backing.driver=raw,backing.file.filename=base.raw
-""".strip().split("\n")
+map --image-opts driver=qcow2,file.filename=za.qcow2,backing.driver=raw,\
+backing.file.filename=base.raw
+""".strip().replace("\\\n", "").split("\n")
 
 
 @pytest.fixture(scope="module")
