@@ -285,7 +285,8 @@ DEVICE_TESTS := \
 	test_virtio_pci
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
-	replay
+	replay \
+	snapshots
 # What test programs share.
 TEST_LIB := \
 	tests/crash/record.o \

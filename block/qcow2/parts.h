@@ -134,5 +134,7 @@ bool snapshot_l1_is_sound(const struct qcow2 *q, const struct qcow2_snapshot *s)
 /* The table of this list: its size, its bytes. */
 u64 snapshots_bytes(const struct qcow2_snapshot *s, u32 n);
 void snapshots_put(u8 *to, const struct qcow2_snapshot *s, u32 n);
+/* After qcow2_load, read-only: show this one (policy->snapshot). */
+int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct error *err);
 
 #endif

@@ -271,6 +271,8 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	if (ret == 0 && policy->writable && !policy->check_only && q->version > 2 &&
 	    be64_get(q->head.incompatible) & INCOMPAT_DIRTY)
 		ret = repair_dirty(f, q, err);
+	if (ret == 0 && policy->snapshot)
+		ret = snapshot_show(f, q, policy->snapshot, err);
 	if (ret < 0)
 		release_all(q);
 	return ret;

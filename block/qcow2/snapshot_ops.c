@@ -12,6 +12,7 @@
 #include "block/qcow2/pivot.h"
 
 #include "base/log.h"
+#include "base/opts.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -159,7 +160,7 @@ int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2
 	return ops_end(f, q, create_frozen(f, q, s));
 }
 
-/* --- apply and delete --- */
+/* --- looking at one --- */
 
 /* The L1 table of a snapshot, in host byte order, with zeros up to n entries. */
 static int load_l1(struct fiber *f, struct qcow2 *q, const struct qcow2_snapshot *s, u32 n,
@@ -187,14 +188,79 @@ static int load_l1(struct fiber *f, struct qcow2 *q, const struct qcow2_snapshot
 	return 0;
 }
 
-static int judge_apply(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
+static int judge_size(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
 {
-	if (s->disk_bytes != q->img.bytes && q->version < 3)
-		return err_set(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (s->disk_bytes > (u64)INT64_MAX - q->cluster_bytes || !is_aligned(s->disk_bytes, 512) ||
 	    (s->disk_bytes + l2_span(q) - 1) / l2_span(q) > QCOW2_MAX_L1_BYTES / 8)
 		return err_set(err, -EFBIG, "The snapshot's disk size is not possible");
 	return 0;
+}
+
+/* "name", or "snapshot.id=ID,snapshot.name=NAME" with both to fit. */
+static int find_shown(struct qcow2 *q, const char *text, struct error *err)
+{
+	struct opts o = {0};
+	const char *id, *name;
+	int found = -ENOENT;
+
+	if (strncmp(text, "snapshot.", 9))
+		return qcow2_snapshot_find(&q->img, text, FIND_ID_OR_NAME);
+	if (opts_parse(&o, text, NULL, err) < 0)
+		return err->code;
+	id = opts_get(&o, "snapshot.id");
+	name = opts_get(&o, "snapshot.name");
+	for (u32 i = 0; (id || name) && found < 0 && i < q->snapshot_count; i++)
+		if ((!id || !strcmp(id, q->snapshots[i].id)) &&
+		    (!name || !strcmp(name, q->snapshots[i].name)))
+			found = (int)i;
+	opts_fini(&o);
+	return found;
+}
+
+/* The image shows the snapshot instead of its active state. */
+static void show(struct qcow2 *q, const struct qcow2_snapshot *s, u64 *l1, u32 entries)
+{
+	free(q->l1);
+	q->l1 = l1;
+	q->l1_entries = q->l1_room = entries;
+	q->img.bytes = s->disk_bytes;
+}
+
+int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct error *err)
+{
+	int at = find_shown(q, text, err), ret;
+	const struct qcow2_snapshot *s;
+	u32 n;
+	u64 *l1;
+
+	if (q->img.writable)
+		return err_set(err, -EINVAL, "A snapshot can only be opened read-only");
+	if (at < 0)
+		return err_set(err, at, "Failed to load snapshot: Can't find snapshot");
+	s = &q->snapshots[at];
+	ret = judge_size(q, s, err);
+	if (ret < 0)
+		return ret;
+	ret = load_l1(f, q, s, disk_entries(q, s->disk_bytes), &l1, err);
+	if (ret < 0)
+		return err_prefix(err, "Failed to load snapshot");
+	n = MAX(disk_entries(q, s->disk_bytes), s->l1_entries);
+	ret = cache_set_n(&q->l2, MAX(n, q->l2.n));
+	if (ret < 0) {
+		free(l1);
+		return err_set_errno(err, ret, "Failed to load snapshot");
+	}
+	show(q, s, l1, n);
+	return 0;
+}
+
+/* --- apply and delete --- */
+
+static int judge_apply(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
+{
+	if (s->disk_bytes != q->img.bytes && q->version < 3)
+		return err_set(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
+	return judge_size(q, s, err);
 }
 
 static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct error *err)
