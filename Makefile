@@ -76,9 +76,14 @@ BLOCK := \
 	block/names.o \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
+	block/qcow2/bitmap_ops.o \
+	block/qcow2/bitmap_session.o \
+	block/qcow2/bitmap_set.o \
+	block/qcow2/bitmap_store.o \
 	block/qcow2/cache.o \
 	block/qcow2/change.o \
 	block/qcow2/check.o \
+	block/qcow2/check_bitmaps.o \
 	block/qcow2/check_count.o \
 	block/qcow2/check_fix.o \
 	block/qcow2/codec.o \
@@ -86,6 +91,7 @@ BLOCK := \
 	block/qcow2/compress.o \
 	block/qcow2/create.o \
 	block/qcow2/create_options.o \
+	block/qcow2/dirty_map.o \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
@@ -111,6 +117,7 @@ BLOCK := \
 	block/same.o
 
 IMG := \
+	block/img/bitmap.o \
 	block/img/check.o \
 	block/img/compare.o \
 	block/img/create.o \
@@ -254,6 +261,7 @@ UNIT_TESTS := \
 	test_mem \
 	test_monitor \
 	test_options \
+	test_qcow2_bitmap \
 	test_qcow2_edges \
 	test_qcow2_fault \
 	test_qcow2_flow \

@@ -5,6 +5,7 @@
 #include "block/driver.h"
 #include "block/file.h"
 #include "block/image.h"
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -36,12 +37,31 @@ static u64 disk_bytes(struct image *img)
 	return file_allocated_bytes(img, &bytes) < 0 ? 0 : bytes;
 }
 
-static void print_qcow2(FILE *out, const struct qcow2_info *q)
+static void print_bitmaps(FILE *out, struct image *img)
+{
+	AUTO_FREE struct qcow2_bitmap *list = NULL;
+	u32 n = qcow2_bitmaps_list(img, &list);
+
+	if (n)
+		fputs("    bitmaps:\n", out);
+	for (u32 i = 0; i < n; i++) {
+		fprintf(out, "        [%u]:\n            flags:\n", i);
+		if (list[i].in_use)
+			fputs("                [0]: in-use\n", out);
+		if (list[i].automatic)
+			fprintf(out, "                [%d]: auto\n", list[i].in_use);
+		fprintf(out, "            name: %s\n            granularity: %llu\n", list[i].name,
+			(unsigned long long)list[i].granularity_bytes);
+	}
+}
+
+static void print_qcow2(FILE *out, struct image *img, const struct qcow2_info *q)
 {
 	fprintf(out, "Format specific information:\n    compat: %s\n    compression type: %s\n",
 		q->version == 2 ? "0.10" : "1.1", q->compression_type ? "zstd" : "zlib");
 	if (q->version >= 3)
 		fprintf(out, "    lazy refcounts: %s\n", q->lazy_refcounts ? "true" : "false");
+	print_bitmaps(out, img);
 	fprintf(out, "    refcount bits: %u\n", q->refcount_bits);
 	if (q->version >= 3)
 		fprintf(out, "    corrupt: %s\n    extended l2: %s\n",
@@ -76,18 +96,44 @@ static void print_human(FILE *out, struct image *img)
 	}
 	img_print_snapshots(out, img);
 	if (qcow2)
-		print_qcow2(out, &q);
+		print_qcow2(out, img, &q);
 }
 
-static json_t *qcow2_json(const struct qcow2_info *q)
+static json_t *bitmaps_json(struct image *img)
 {
-	json_t *data = json_object();
+	AUTO_FREE struct qcow2_bitmap *list = NULL;
+	u32 n = qcow2_bitmaps_list(img, &list);
+	json_t *all = n ? json_array() : NULL;
+
+	for (u32 i = 0; i < n; i++) {
+		json_t *o = json_object(), *flags = json_array();
+		json_t *name = json_string(list[i].name);
+
+		if (list[i].in_use)
+			json_array_append_new(flags, json_string("in-use"));
+		if (list[i].automatic)
+			json_array_append_new(flags, json_string("auto"));
+		json_object_set_new(o, "flags", flags);
+		/* A name of other bytes than UTF-8 has no form in JSON. */
+		json_object_set_new(o, "name", name ? name : json_string("?"));
+		json_object_set_new(o, "granularity",
+				    json_integer((json_int_t)list[i].granularity_bytes));
+		json_array_append_new(all, o);
+	}
+	return all;
+}
+
+static json_t *qcow2_json(struct image *img, const struct qcow2_info *q)
+{
+	json_t *data = json_object(), *bitmaps = bitmaps_json(img);
 
 	json_object_set_new(data, "compat", json_string(q->version == 2 ? "0.10" : "1.1"));
 	json_object_set_new(data, "compression-type",
 			    json_string(q->compression_type ? "zstd" : "zlib"));
 	if (q->version >= 3)
 		json_object_set_new(data, "lazy-refcounts", json_boolean(q->lazy_refcounts));
+	if (bitmaps)
+		json_object_set_new(data, "bitmaps", bitmaps);
 	json_object_set_new(data, "refcount-bits", json_integer(q->refcount_bits));
 	if (q->version >= 3) {
 		json_object_set_new(data, "corrupt", json_boolean(q->corrupt));
@@ -114,7 +160,7 @@ static json_t *image_json(struct image *img)
 	json_object_set_new(o, "format", json_string(img->driver->name));
 	json_object_set_new(o, "actual-size", json_integer((json_int_t)disk_bytes(img)));
 	if (img->driver == &qcow2_driver)
-		json_object_set_new(o, "format-specific", qcow2_json(&q));
+		json_object_set_new(o, "format-specific", qcow2_json(img, &q));
 	if (img->backing_name) {
 		AUTO_FREE char *path = image_resolve_name(file_name(img), img->backing_name);
 

@@ -12,6 +12,11 @@
 #include <stdio.h>
 
 const struct img_command img_commands[] = {
+	{"bitmap",
+	 "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
+	 "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | "
+	 "-f fmt] filename bitmap",
+	 img_bitmap},
 	{"check",
 	 "check [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename",
 	 img_check},

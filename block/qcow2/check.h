@@ -35,6 +35,13 @@ void check_line(struct check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* --- check_count.c --- */
 /* Count every reference to clusters of the window.  Suspends. */
 int check_count(struct fiber *f, struct check *c);
+/* Count the clusters that [hoff, hoff + bytes) touches. */
+void check_ref(struct check *c, u64 hoff, u64 bytes);
+
+/* --- check_bitmaps.c --- */
+/* Count what bitmaps take; bitmaps that cannot be read are given up by a repair.
+ * Suspends. */
+int check_bitmaps(struct fiber *f, struct check *c);
 
 /* --- check_fix.c --- */
 /* Compare counts of the window with the refcounts, repair what may be repaired

@@ -6,7 +6,7 @@
 #include <errno.h>
 
 /* Count the clusters that [hoff, hoff + bytes) touches. */
-static void count(struct check *c, u64 hoff, u64 bytes)
+void check_ref(struct check *c, u64 hoff, u64 bytes)
 {
 	const struct qcow2 *q = c->q;
 	u64 from, to, file = q->img.below->bytes, end;
@@ -41,7 +41,7 @@ static void count_compressed(struct check *c, u64 entry)
 			      "ERROR: coffset=0x%llx: copied flag must never be set for "
 			      "compressed clusters",
 			      (unsigned long long)hoff);
-	count(c, align_down(hoff, 512), sectors * 512);
+	check_ref(c, align_down(hoff, 512), sectors * 512);
 }
 
 static void note_fragment(struct check *c, u64 entry, u64 *next)
@@ -79,7 +79,7 @@ static void count_entry(struct check *c, u64 entry, bool active, u64 *next)
 			      kind == EXTENT_ZERO ? "Preallocated zero cluster" : "Data cluster");
 		return;
 	} else {
-		count(c, hoff, q->cluster_bytes);
+		check_ref(c, hoff, q->cluster_bytes);
 	}
 	if (active)
 		note_fragment(c, entry, next);
@@ -116,7 +116,7 @@ static int count_l1_entry(struct fiber *f, struct check *c, u64 entry, bool acti
 			      (unsigned long long)hoff);
 		return 0;
 	}
-	count(c, hoff, q->cluster_bytes);
+	check_ref(c, hoff, q->cluster_bytes);
 	if (hoff >= q->img.below->bytes)
 		return 0; /* reads as zeros: nothing in it */
 	return count_l2(f, c, hoff, active);
@@ -128,7 +128,7 @@ static int count_l1(struct fiber *f, struct check *c, u64 l1_hoff, u32 entries, 
 	u8 part[1024];
 	int ret = 0;
 
-	count(c, l1_hoff, entries * 8ull);
+	check_ref(c, l1_hoff, entries * 8ull);
 	for (u32 i = 0; i < entries && ret == 0; i += sizeof(part) / 8) {
 		u32 n = MIN(entries - i, (u32)(sizeof(part) / 8));
 
@@ -140,72 +140,6 @@ static int count_l1(struct fiber *f, struct check *c, u64 l1_hoff, u32 entries, 
 		for (u32 k = 0; k < n && ret == 0; k++)
 			ret = count_l1_entry(f, c, load_be64(part + k * 8ull), active);
 	}
-	return ret;
-}
-
-/* --- persistent bitmaps --- */
-
-static int count_bitmap_table(struct fiber *f, struct check *c, u64 hoff, u32 entries)
-{
-	u8 part[1024];
-	int ret = 0;
-
-	count(c, hoff, entries * 8ull);
-	for (u32 i = 0; i < entries && ret == 0; i += sizeof(part) / 8) {
-		u32 n = MIN(entries - i, (u32)(sizeof(part) / 8));
-
-		ret = qcow2_pread(f, c->q->img.below, hoff + i * 8ull, part, n * 8ull);
-		for (u32 k = 0; k < n && ret == 0; k++) {
-			u64 at = load_be64(part + k * 8ull) & ENTRY_HOFF;
-
-			if (at && is_aligned(at, c->q->cluster_bytes))
-				count(c, at, c->q->cluster_bytes);
-			else if (at)
-				check_corrupt(c, "ERROR bitmap cluster offset %llx unaligned",
-					      (unsigned long long)at);
-		}
-	}
-	return ret;
-}
-
-static int count_bitmap(struct fiber *f, struct check *c, const struct disk_bitmap *b)
-{
-	u64 hoff = be64_get(b->table_hoff);
-	u32 entries = be32_get(b->table_entries);
-
-	if (!is_aligned(hoff, c->q->cluster_bytes) || hoff >= c->q->img.below->bytes ||
-	    entries > QCOW2_MAX_BITMAP_ENTRIES) {
-		check_corrupt(c, "ERROR bitmap table offset %llx or size %u invalid",
-			      (unsigned long long)hoff, entries);
-		return 0;
-	}
-	return count_bitmap_table(f, c, hoff, entries);
-}
-
-static int count_bitmaps(struct fiber *f, struct check *c)
-{
-	const struct disk_bitmaps *all = &c->q->bitmaps;
-	u64 hoff = be64_get(all->directory_hoff), bytes = be64_get(all->directory_bytes), at = 0;
-	u32 n = be32_get(all->count);
-	int ret = 0;
-
-	if (!n)
-		return 0;
-	count(c, hoff, bytes);
-	for (u32 i = 0; i < n && ret == 0; i++) {
-		struct disk_bitmap b;
-
-		if (n > QCOW2_MAX_BITMAPS || at + sizeof(b) > bytes) {
-			check_corrupt(c, "ERROR bitmap directory is too short");
-			return 0;
-		}
-		ret = qcow2_pread(f, c->q->img.below, hoff + at, &b, sizeof(b));
-		if (ret == 0)
-			ret = count_bitmap(f, c, &b);
-		at += align_up(sizeof(b) + be32_get(b.extra_bytes) + be16_get(b.name_bytes), 8);
-	}
-	if (ret < 0)
-		c->req->result.check_errors++;
 	return ret;
 }
 
@@ -232,7 +166,7 @@ static void count_block(struct check *c, u32 b)
 		c->rebuild = true;
 		return;
 	}
-	count(c, hoff, q->cluster_bytes);
+	check_ref(c, hoff, q->cluster_bytes);
 	if (cluster >= c->first && cluster < c->first + c->n &&
 	    c->counts[cluster - c->first] != 1) {
 		check_corrupt(c, "ERROR refcount block %u refcount=%u", b,
@@ -250,7 +184,7 @@ static void count_structure(struct check *c)
 		c->rebuild = true;
 		return;
 	}
-	count(c, q->reftable_hoff, (u64)q->reftable_clusters << q->cluster_bits);
+	check_ref(c, q->reftable_hoff, (u64)q->reftable_clusters << q->cluster_bits);
 	for (u32 b = 0; b < q->reftable_n; b++)
 		count_block(c, b);
 }
@@ -261,13 +195,13 @@ int check_count(struct fiber *f, struct check *c)
 	int ret;
 
 	memset(c->counts, 0, c->n * sizeof(*c->counts));
-	count(c, 0, q->cluster_bytes);
+	check_ref(c, 0, q->cluster_bytes);
 	ret = count_l1(f, c, q->l1_hoff, q->l1_entries, true);
 	for (u32 i = 0; i < q->snapshot_count && ret == 0; i++)
 		ret = count_l1(f, c, q->snapshots[i].l1_hoff, q->snapshots[i].l1_entries, false);
-	count(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
+	check_ref(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
 	if (ret == 0)
-		ret = count_bitmaps(f, c);
+		ret = check_bitmaps(f, c);
 	if (c->structure && ret == 0)
 		count_structure(c);
 	return ret;

@@ -192,6 +192,7 @@ int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flag
 	ret = write_begin(f, q);
 	if (ret < 0)
 		return ret;
+	bitmaps_mark(q, goff, bytes);
 	if (start == end) { /* within one cluster, or astride two */
 		u64 middle = MIN(start, stop);
 
@@ -233,6 +234,7 @@ int qcow2_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes)
 
 	if (ret < 0)
 		return ret;
+	bitmaps_mark(q, goff, bytes);
 	whole_clusters(q, goff, bytes, &start, &end);
 	if (img->backing) {
 		if (q->version < 3)

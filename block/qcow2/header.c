@@ -6,6 +6,7 @@
 #include "block/qcow2/parts.h"
 
 #include "base/log.h"
+#include "block/qcow2/bitmap_set.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -91,9 +92,9 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		return 0;
 	case EXT_BITMAPS:
 		if (bytes != sizeof(q->bitmaps))
-			return err_set(err, -EINVAL, "Invalid bitmaps extension: %u bytes", bytes);
-		if (q->version > 2 && be64_get(q->head.autoclear) & AUTOCLEAR_BITMAPS)
-			memcpy(&q->bitmaps, data, bytes);
+			return err_set(err, -EINVAL, "bitmaps_ext: Invalid extension length");
+		memcpy(&q->bitmaps, data, bytes);
+		q->has_bitmaps = true;
 		return 0;
 	default: return 0; /* judged by their feature bits, or unknown: kept */
 	}
@@ -364,9 +365,7 @@ int header_clear_autoclear(struct fiber *f, struct qcow2 *q, u64 keep)
 	if (ret < 0) {
 		q->head.autoclear = be64_of(old);
 	} else if (old & ~keep & AUTOCLEAR_BITMAPS) {
-		q->bitmaps.count = be32_of(0);
-		log_warn("%s: persistent bitmaps are not kept up to date: marked inconsistent",
-			 q->img.name);
+		q->bitmaps.count = be32_of(0); /* who could not read them */
 	}
 	return ret;
 }
@@ -378,7 +377,9 @@ int header_begin_writing(struct fiber *f, struct qcow2 *q)
 
 	fiber_mutex_lock(f, &q->begin_lock);
 	if (!q->writing)
-		ret = header_clear_autoclear(f, q, 0);
+		ret = header_clear_autoclear(f, q, q->bitmap_set ? AUTOCLEAR_BITMAPS : 0);
+	if (ret == 0 && !q->writing)
+		ret = bitmaps_begin(f, q);
 	if (ret == 0)
 		q->writing = true;
 	fiber_mutex_unlock(f, &q->begin_lock);

@@ -5,7 +5,7 @@
 #include <errno.h>
 
 #define FIRST_BITS 6
-#define KIND_BITS  3
+#define KIND_BITS  4
 
 static u64 home(const struct overlap_set *s, u64 cluster)
 {
@@ -116,6 +116,7 @@ const char *overlap_name(enum overlap_kind kind)
 		[OVERLAP_REFBLOCK] = "refcount block",
 		[OVERLAP_SNAPSHOTS] = "snapshot table",
 		[OVERLAP_INACTIVE_L1] = "inactive L1 table",
+		[OVERLAP_BITMAPS] = "bitmap directory",
 	};
 
 	assert(kind < ARRAY_LEN(names));

@@ -1,7 +1,8 @@
 /* Which host clusters hold metadata: a hash set of cluster numbers.
  *
- * Header, active L1 and L2 tables, refcount table and blocks, snapshot table and
- * the snapshots' L1 tables (their L2 tables are not known without reading them).
+ * Header, active L1 and L2 tables, refcount table and blocks, bitmap directory,
+ * snapshot table and the snapshots' L1 tables (their L2 tables are not known
+ * without reading them).
  * Asked before every allocation and every write in place.  Thread: the loop. */
 #ifndef BLOCK_QCOW2_OVERLAP_H
 #define BLOCK_QCOW2_OVERLAP_H
@@ -17,10 +18,11 @@ enum overlap_kind {
 	OVERLAP_REFBLOCK,
 	OVERLAP_SNAPSHOTS,
 	OVERLAP_INACTIVE_L1,
+	OVERLAP_BITMAPS,
 };
 
 struct overlap_set {
-	u64 *slots; /* cluster number << 3 | kind, 0: empty */
+	u64 *slots; /* cluster number << 4 | kind, 0: empty */
 	u32 bits;   /* 1 << bits slots */
 	u64 used;
 };

@@ -366,6 +366,7 @@ static int submit(struct fiber *f, struct qcow2 *q, const struct image_transfer 
 	k->q = q;
 	k->group = g;
 	k->goff = t->offset + t->skip;
+	bitmaps_mark(q, k->goff, t->bytes);
 	take_data(k, t);
 	k->ticket = q->packer->handed++;
 	if (fiber_spawn(fiber_loop(f), packet_fiber, k) < 0)

@@ -126,6 +126,15 @@ bool grow_is_needed(const struct qcow2 *q);
 int grow_copy_blocks(struct qcow2 *q, struct batch *b, struct list *committing, bool fresh);
 void grow_settle_blocks(struct qcow2 *q, const struct batch *b, struct list *committing, int ret);
 
+/* --- bitmap_session.c --- */
+void bitmaps_mark_slow(struct qcow2 *q, u64 goff, u64 bytes);
+/* The guest changes this range. */
+static inline void bitmaps_mark(struct qcow2 *q, u64 goff, u64 bytes)
+{
+	if (unlikely(q->tracking))
+		bitmaps_mark_slow(q, goff, bytes);
+}
+
 /* --- snapshot.c --- */
 int snapshots_load(struct fiber *f, struct qcow2 *q, struct error *err);
 void snapshots_free(struct qcow2_snapshot *s, u32 n); /* what they hold, not s */

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/driver.h"
+#include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
 #include "block/qcow2/parts.h"
 
@@ -164,6 +165,8 @@ static int enter_metadata(struct qcow2 *q)
 		ret = enter_snapshots(q);
 	if (ret >= 0)
 		ret = enter_l1_and_blocks(q);
+	if (ret >= 0 && bitmaps_enter(q) < 0)
+		ret = 1;
 	return ret < 0 ? ret : found | ret;
 }
 
@@ -227,6 +230,8 @@ void qcow2_unload(struct qcow2 *q)
 static void release_all(struct qcow2 *q)
 {
 	commit_forget(q);
+	bitmaps_fini(q);
+	free(q->bitmaps_error);
 	qcow2_unload(q);
 	header_fini(q);
 }
@@ -245,6 +250,19 @@ static int repair_dirty(struct fiber *f, struct qcow2 *q, struct error *err)
 		return err_set(err, -EIO, "Could not repair dirty image: %llu corruptions left",
 			       (unsigned long long)req.result.corruptions);
 	return 0;
+}
+
+/* Who only checks is told of what is wrong with them by the check. */
+static int open_bitmaps(struct fiber *f, struct qcow2 *q, struct error *err)
+{
+	int ret = bitmaps_open(f, q, err);
+
+	if (ret < 0 && q->check_only) {
+		q->bitmaps_error = xstrdup(err->text);
+		*err = (struct error){0};
+		ret = 0;
+	}
+	return ret;
 }
 
 static int qcow2_open(struct fiber *f, struct image *img, const struct open_policy *policy,
@@ -271,6 +289,8 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	if (ret == 0 && policy->writable && !policy->check_only && q->version > 2 &&
 	    be64_get(q->head.incompatible) & INCOMPAT_DIRTY)
 		ret = repair_dirty(f, q, err);
+	if (ret == 0)
+		ret = open_bitmaps(f, q, err);
 	if (ret == 0 && policy->snapshot)
 		ret = snapshot_show(f, q, policy->snapshot, err);
 	if (ret < 0)
@@ -286,7 +306,10 @@ static int qcow2_close(struct fiber *f, struct image *img)
 	int ret = 0;
 
 	if (!q->corrupt && q->writing) {
+		int stored = bitmaps_end(f, q);
+
 		ret = qcow2_commit_all(f, q);
+		ret = ret < 0 ? ret : stored;
 		if (ret == 0)
 			ret = header_set_incompatible(f, q, INCOMPAT_DIRTY, false);
 	}

@@ -5,6 +5,7 @@
 #include "block/qcow2/parts.h"
 
 #include "base/io.h"
+#include "block/qcow2/bitmap_set.h"
 
 #include <errno.h>
 
@@ -286,9 +287,16 @@ int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mo
 	if (bytes > (u64)INT64_MAX - q->cluster_bytes ||
 	    (bytes + l2_span(q) - 1) / l2_span(q) > QCOW2_MAX_L1_BYTES / 8)
 		return err_set(err, -EFBIG, "The new size is too large for this cluster size");
+	ret = bitmaps_may_resize(q, err);
+	if (ret < 0)
+		return ret;
 	ret = write_begin(f, q);
+	if (ret == 0 && bytes > img->bytes)
+		ret = bitmaps_resize(f, q, bytes);
 	if (ret == 0)
 		ret = bytes < img->bytes ? shrink(f, q, bytes) : grow(f, q, bytes);
+	if (ret == 0) /* again after growing: the map of what is written grows too */
+		ret = bitmaps_resize(f, q, bytes);
 	if (ret < 0)
 		return err_set_errno(err, ret, "Failed to resize the image");
 	return 0;

@@ -11,24 +11,10 @@
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
 #include "block/qcow2/overlap.h"
+#include "block/qcow2/pending.h"
 #include "block/qcow2/snapshot.h"
 
 #define HEADER_SECTOR 512u
-
-/* Host clusters whose last pointer is gone in memory.  I2: on q->freed until a
- * commit made that durable, then on q->durable until every I/O that may still
- * use them has ended; only then their refcounts are lowered. */
-struct freed_run {
-	struct list link;
-	u64 hoff, clusters;
-	u64 seq; /* I/O started later cannot know them */
-};
-
-/* A guest read or write in flight on host clusters. */
-struct io_track {
-	struct list link;
-	u64 seq;
-};
 
 /* Header fields that are switched together, by one sector in stage B. */
 struct layout {
@@ -56,9 +42,13 @@ struct qcow2 {
 	struct fiber_mutex head_lock, begin_lock;
 	struct disk_feature_name *features;
 	u32 feature_count;
-	struct disk_bitmaps bitmaps; /* count 0: none, or not to be relied on */
-	bool writing;		     /* autoclear bits are gone: anything may be written */
-	bool corrupt;		     /* seen in this session or set in the header */
+	struct disk_bitmaps bitmaps;   /* the extension; count 0: none */
+	bool has_bitmaps;	       /* the extension is there */
+	char *bitmaps_error;	       /* check_only: why they could not be read */
+	struct bitmap_set *bitmap_set; /* NULL: none */
+	struct dirty_map *tracking;    /* what was written, for bitmaps; NULL: nobody asks */
+	bool writing;		       /* autoclear bits are gone: anything may be written */
+	bool corrupt;		       /* seen in this session or set in the header */
 	bool closing;
 
 	/* L1 and L2 */

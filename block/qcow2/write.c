@@ -326,6 +326,7 @@ int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec
 
 	if (ret < 0 || !bytes)
 		return ret;
+	bitmaps_mark(q, goff, bytes);
 	io_begin(q, &io);
 	ret = l2_map(f, q, goff, bytes, &e);
 	if (ret == 0 && e.kind == EXTENT_DATA && e.in_place && e.bytes == bytes) {

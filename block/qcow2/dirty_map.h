@@ -1,0 +1,21 @@
+/* A sparse bitmap of guest bytes in memory: what was written since it was made.
+ * Takes memory for what is set only.  Thread: the image's loop. */
+#ifndef BLOCK_QCOW2_DIRTY_MAP_H
+#define BLOCK_QCOW2_DIRTY_MAP_H
+
+#include "base/base.h"
+
+struct dirty_map;
+
+/* -EFBIG: more than 2^32 bits; -ENOMEM. */
+int dirty_map_new(struct dirty_map **out, u64 bytes, u32 granularity_bits);
+void dirty_map_free(struct dirty_map *m); /* NULL is fine */
+/* Set every bit that the range touches; what is beyond the end is nothing.
+ * -ENOMEM: some bits may be missing. */
+int dirty_map_set(struct dirty_map *m, u64 goff, u64 bytes);
+bool dirty_map_is_empty(const struct dirty_map *m);
+/* The first run of set bits that ends after *goff, as a range of bytes within the
+ * disk that starts at or after *goff; false: there is none. */
+bool dirty_map_next(const struct dirty_map *m, u64 *goff, u64 *bytes);
+
+#endif
