@@ -53,6 +53,7 @@ BASE := \
 	base/opts.o \
 	base/pool.o \
 	base/printer.o \
+	base/sock.o \
 	base/sys.o \
 	base/thread.o
 
@@ -74,6 +75,9 @@ BLOCK := \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
+	block/nbd/options.o \
+	block/nbd/requests.o \
+	block/nbd/server.o \
 	block/qcow2/alloc.o \
 	block/qcow2/batch.o \
 	block/qcow2/bitmap_ops.o \
@@ -129,6 +133,7 @@ IMG := \
 	block/img/options.o \
 	block/img/progress.o \
 	block/img/resize.o \
+	block/img/serve.o \
 	block/img/snapshot.o \
 	block/img/snapshot_list.o
 

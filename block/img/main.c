@@ -38,6 +38,11 @@ const struct img_command img_commands[] = {
 	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
 	 img_measure},
 	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
+	{"serve",
+	 "serve [--object objectdef] [--image-opts] [-f fmt] [-r] [-U] [-t cache] [-k socket | -b "
+	 "address -p port] [-x export_name] [-D description] [-e max_clients] [-l snapshot_param] "
+	 "[--discard=mode] [--persistent] [--fork] [--pid-file=file] filename",
+	 img_serve},
 	{"snapshot",
 	 "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | "
 	 "-d snapshot] filename",
