@@ -31,17 +31,14 @@ void check_ref(struct check *c, u64 hoff, u64 bytes)
 
 static void count_compressed(struct check *c, u64 entry)
 {
-	const struct qcow2 *q = c->q;
-	u32 shift = 62 - (q->cluster_bits - 8);
-	u64 hoff = entry & (((u64)1 << shift) - 1);
-	u64 sectors = (entry >> shift & (((u64)1 << (q->cluster_bits - 8)) - 1)) + 1;
+	struct compressed at = compressed_decode(c->q, entry);
 
 	if (entry & ENTRY_COPIED)
 		check_corrupt(c,
 			      "ERROR: coffset=0x%llx: copied flag must never be set for "
 			      "compressed clusters",
-			      (unsigned long long)hoff);
-	check_ref(c, align_down(hoff, 512), sectors * 512);
+			      (unsigned long long)at.hoff);
+	check_ref(c, at.hoff, at.bytes);
 }
 
 static void note_fragment(struct check *c, u64 entry, u64 *next)

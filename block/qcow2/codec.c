@@ -11,8 +11,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define WINDOW_BITS -12 /* negative: no header, no checksum */
-#define MEM_LEVEL   9
+#define WINDOW_BITS	 -12			   /* negative: no header, no checksum */
+#define MEM_LEVEL(bytes) ((bytes) <= 4096 ? 6 : 9) /* each reset clears the tables */
 
 /* zlib's level 6 with shorter searches: within a window of 4 KiB they find nearly
  * all there is to find, for 0.7 % more bytes in 0.7 of the time. */
@@ -61,8 +61,8 @@ static s64 zlib_pack(struct codec *c, const void *in, u64 bytes, void *out, u64 
 	if (c->deflating)
 		ret = deflateReset(z);
 	else
-		ret = deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_BITS, MEM_LEVEL,
-				   Z_DEFAULT_STRATEGY);
+		ret = deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_BITS,
+				   MEM_LEVEL(bytes), Z_DEFAULT_STRATEGY);
 	if (ret != Z_OK)
 		return -ENOMEM;
 	c->deflating = true;

@@ -13,8 +13,8 @@ struct codec;
 struct codec *codec_new(enum codec_type type); /* NULL: no memory */
 void codec_free(struct codec *c);	       /* NULL is fine */
 
-/* Compress `bytes` to at most `room`: the bytes it took, -ENOSPC if they do not
- * fit, -ENOMEM. */
+/* Compress `bytes`, of clusters of one size, to at most `room`: the bytes it took,
+ * -ENOSPC if they do not fit, -ENOMEM. */
 s64 codec_pack(struct codec *c, const void *in, u64 bytes, void *out, u64 room);
 /* Fill `out` with what `in` holds; more of it than fits and bytes behind it do not
  * matter.  -EIO: it is not compressed data, or less than `room`; -ENOMEM. */

@@ -297,14 +297,14 @@ static int packet_store(struct fiber *f, struct packet *k)
 		bytes = align_up((u64)k->packed, k->q->img.below->request_align);
 		memset(k->out + k->packed, 0, bytes - (u64)k->packed);
 		ret = place(f, k->q, bytes, &hoff);
-	} else if (k->packed != -ENOSPC) {
+	} else if (k->packed == -ENOSPC) {
+		ret = write_plain(f, k); /* in turn: it takes a place too */
+	} else {
 		ret = (int)k->packed;
 	}
 	p->turn++;
 	fiber_queue_wake_all(&p->wait_turn);
-	if (ret < 0)
-		return ret;
-	return bytes ? write_packed(f, k, hoff, bytes) : write_plain(f, k);
+	return ret == 0 && bytes ? write_packed(f, k, hoff, bytes) : ret;
 }
 
 static int packet_run(struct fiber *f, struct packet *k)
