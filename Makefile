@@ -63,6 +63,7 @@ BLOCK := \
 	block/create.o \
 	block/crew.o \
 	block/file.o \
+	block/file_copy.o \
 	block/file_direct.o \
 	block/file_lock.o \
 	block/file_prealloc.o \
@@ -124,7 +125,12 @@ IMG := \
 	block/img/bitmap.o \
 	block/img/check.o \
 	block/img/compare.o \
+	block/img/convert.o \
+	block/img/convert_run.o \
+	block/img/copy.o \
+	block/img/copy_plan.o \
 	block/img/create.o \
+	block/img/dd.o \
 	block/img/info.o \
 	block/img/main.o \
 	block/img/map.o \

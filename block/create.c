@@ -357,13 +357,19 @@ static int check_backing(struct fiber *f, struct create_request *req, struct err
 	return 0;
 }
 
-int image_create_prepare(struct fiber *f, struct create_request *req, struct error *err)
+int image_create_check(struct create_request *req, struct error *err)
 {
 	int ret = find_format(req, err);
 
-	if (ret == 0)
-		ret = create_options_check(&req->options, req->driver->create_options, file_options,
-					   err);
+	if (ret < 0)
+		return ret;
+	return create_options_check(&req->options, req->driver->create_options, file_options, err);
+}
+
+int image_create_prepare(struct fiber *f, struct create_request *req, struct error *err)
+{
+	int ret = image_create_check(req, err);
+
 	if (ret == 0)
 		ret = check_backing(f, req, err);
 	if (ret < 0)

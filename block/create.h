@@ -34,6 +34,8 @@ struct create_request {
 void image_create_init(struct create_request *req, const char *format, const char *name);
 void image_create_fini(struct create_request *req);
 
+/* Is there such a format, and are the options of its kind?  The first part of: */
+int image_create_check(struct create_request *req, struct error *err);
 /* Judge format and options and open the backing file: its format and size are put
  * among the options where they were not given.  Touches no file.  Suspends. */
 int image_create_prepare(struct fiber *f, struct create_request *req, struct error *err);

@@ -22,6 +22,10 @@ int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes
 void file_remove(const struct image *img);
 /* Tell the file system how the file will be used. */
 void file_set_hints(struct image *img, bool nocow, u64 extent_bytes);
+/* Copy between two host files in the kernel, sharing blocks where it can; any error:
+ * nothing is known of the target's range, read and write instead.  Suspends. */
+int file_copy_range(struct fiber *f, struct image *from, u64 from_hoff, struct image *to,
+		    u64 to_hoff, u64 bytes);
 /* Bytes that the file takes on the host (st_blocks). */
 int file_allocated_bytes(struct image *img, u64 *out);
 /* Do reads go through the host's cache, so that any thread may pread as it likes? */

@@ -34,7 +34,9 @@ struct img_command {
 extern const struct img_command img_commands[]; /* ends with name NULL */
 
 int img_bitmap(struct img *ctx, int argc, char **argv);
+int img_convert(struct img *ctx, int argc, char **argv);
 int img_create(struct img *ctx, int argc, char **argv);
+int img_dd(struct img *ctx, int argc, char **argv);
 int img_info(struct img *ctx, int argc, char **argv);
 int img_compare(struct img *ctx, int argc, char **argv);
 int img_map(struct img *ctx, int argc, char **argv);

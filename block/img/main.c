@@ -24,10 +24,21 @@ const struct img_command img_commands[] = {
 	 "compare [--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
 	 "[-s] [-U] filename1 filename2",
 	 img_compare},
+	{"convert",
+	 "convert [--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
+	 "[--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] "
+	 "[-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] "
+	 "[-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename "
+	 "[filename2 [...]] output_filename",
+	 img_convert},
 	{"create",
 	 "create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename "
 	 "[size]",
 	 img_create},
+	{"dd",
+	 "dd [--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
+	 "[skip=blocks] if=input of=output",
+	 img_dd},
 	{"info", "info [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename", img_info},
 	{"map",
 	 "map [--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
