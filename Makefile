@@ -97,6 +97,7 @@ BLOCK := \
 	block/qcow2/create.o \
 	block/qcow2/create_options.o \
 	block/qcow2/dirty_map.o \
+	block/qcow2/data_file.o \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
@@ -117,6 +118,8 @@ BLOCK := \
 	block/qcow2/resize.o \
 	block/qcow2/snapshot.o \
 	block/qcow2/snapshot_ops.o \
+	block/qcow2/sub_write.o \
+	block/qcow2/subcluster.o \
 	block/qcow2/write.o \
 	block/raw.o \
 	block/same.o

@@ -63,6 +63,9 @@ static void print_qcow2(FILE *out, struct image *img, const struct qcow2_info *q
 		fprintf(out, "    lazy refcounts: %s\n", q->lazy_refcounts ? "true" : "false");
 	print_bitmaps(out, img);
 	fprintf(out, "    refcount bits: %u\n", q->refcount_bits);
+	if (q->data_file)
+		fprintf(out, "    data file: %s\n    data file raw: %s\n", q->data_file,
+			q->data_file_raw ? "true" : "false");
 	if (q->version >= 3)
 		fprintf(out, "    corrupt: %s\n    extended l2: %s\n",
 			q->corrupt ? "true" : "false", q->extended_l2 ? "true" : "false");
@@ -135,6 +138,10 @@ static json_t *qcow2_json(struct image *img, const struct qcow2_info *q)
 	if (bitmaps)
 		json_object_set_new(data, "bitmaps", bitmaps);
 	json_object_set_new(data, "refcount-bits", json_integer(q->refcount_bits));
+	if (q->data_file) {
+		json_object_set_new(data, "data-file", json_string(q->data_file));
+		json_object_set_new(data, "data-file-raw", json_boolean(q->data_file_raw));
+	}
 	if (q->version >= 3) {
 		json_object_set_new(data, "corrupt", json_boolean(q->corrupt));
 		json_object_set_new(data, "extended-l2", json_boolean(q->extended_l2));

@@ -88,6 +88,7 @@ static int table_new(struct table_cache *c, u32 index, u64 hoff, struct table **
 	list_init(&t->link);
 	t->index = index;
 	t->hoff = hoff;
+	t->entry_shift = c->entry_shift;
 	t->used = true;
 	c->tables[index] = t;
 	c->count++;

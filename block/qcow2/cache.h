@@ -17,6 +17,7 @@ struct table {
 	u64 hoff;		/* its place in the file */
 	u32 index;		/* in the level above */
 	u32 dirty_lo, dirty_hi; /* bytes that differ from the file; equal: none */
+	u8 entry_shift;		/* L2: log2 of the bytes of an entry */
 	bool fresh;		/* nothing on disk points at it yet */
 	bool loading;		/* being read: wait for cache->loaded */
 	bool committing;	/* a commit is writing a copy of it */
@@ -28,6 +29,7 @@ struct table_cache {
 	struct table **tables; /* by index, NULL: not here */
 	u32 n;		       /* indices there are */
 	u32 table_bytes;
+	u8 entry_shift;	 /* of the tables to come */
 	u32 count, max;	 /* tables here, and wanted at most */
 	u32 dirty_count; /* dirty or committing */
 	struct list clean, dirty;

@@ -2,6 +2,7 @@
  * active state and of every snapshot, snapshot table, refcount structure.
  * Thread: the image's loop. */
 #include "block/qcow2/check.h"
+#include "block/qcow2/subcluster.h"
 
 #include <errno.h>
 
@@ -59,6 +60,46 @@ static void note_fragment(struct check *c, u64 entry, u64 *next)
 	*next = hoff + c->q->cluster_bytes;
 }
 
+/* What extended entries must not be; 1: it does not count as a cluster. */
+static int judge_bitmap(struct check *c, u64 entry, u64 bitmap, u32 i)
+{
+	if (sub_is_sound(c->q, entry, bitmap))
+		return 0;
+	if (entry & ENTRY_COMPRESSED) {
+		check_corrupt(c,
+			      "ERROR compressed cluster %u with non-zero subcluster allocation "
+			      "bitmap, entry=0x%llx",
+			      i, (unsigned long long)entry);
+		return 1;
+	}
+	if (l2_is_placed(c->q, entry))
+		check_corrupt(c,
+			      "ERROR offset=%llx: Allocated cluster has corrupted subcluster "
+			      "allocation bitmap",
+			      (unsigned long long)(entry & ENTRY_HOFF));
+	else
+		check_corrupt(c, "ERROR: Unallocated cluster has non-zero subcluster allocation "
+				 "map");
+	return 0;
+}
+
+/* An entry whose cluster lies in an external data file: not counted. */
+static void note_external(struct check *c, u64 entry, bool active, u64 *next, u32 i)
+{
+	if (entry & ENTRY_COMPRESSED)
+		check_corrupt(c, "ERROR compressed cluster %u with data file, entry=0x%llx", i,
+			      (unsigned long long)entry);
+	else if (!l2_is_placed(c->q, entry))
+		return;
+	else if (!is_aligned(entry & ENTRY_HOFF, c->q->cluster_bytes))
+		check_corrupt(c,
+			      "ERROR offset=%llx: Data cluster is not properly aligned; L2 entry "
+			      "corrupted.",
+			      (unsigned long long)(entry & ENTRY_HOFF));
+	else if (active)
+		note_fragment(c, entry, next);
+}
+
 static void count_entry(struct check *c, u64 entry, bool active, u64 *next)
 {
 	const struct qcow2 *q = c->q;
@@ -84,16 +125,26 @@ static void count_entry(struct check *c, u64 entry, bool active, u64 *next)
 
 static int count_l2(struct fiber *f, struct check *c, u64 hoff, bool active)
 {
+	const struct qcow2 *q = c->q;
 	u64 next = 0;
-	int ret = qcow2_pread(f, c->q->img.below, hoff, c->l2, c->q->cluster_bytes);
+	int ret = qcow2_pread(f, q->img.below, hoff, c->l2, q->cluster_bytes);
 
 	if (ret < 0) {
 		check_line(c, "ERROR: I/O error in check_refcounts_l2");
 		c->req->result.check_errors++;
 		return ret;
 	}
-	for (u32 i = 0; i < c->q->l2_entries; i++)
-		count_entry(c, load_be64(c->l2 + i * 8ull), active, &next);
+	for (u32 i = 0; i < q->l2_entries; i++) {
+		const u8 *at = c->l2 + ((u64)i << q->l2.entry_shift);
+		u64 entry = load_be64(at);
+
+		if (q->extended && judge_bitmap(c, entry, load_be64(at + 8), i))
+			continue;
+		if (q->data_external)
+			note_external(c, entry, active, &next, i);
+		else
+			count_entry(c, entry, active, &next);
+	}
 	return 0;
 }
 

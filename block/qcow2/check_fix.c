@@ -131,7 +131,8 @@ static int copied_in_l2(struct fiber *f, struct check *c, u64 hoff)
 	int ret = qcow2_pread(f, q->img.below, hoff, c->l2, q->cluster_bytes);
 
 	for (u32 i = 0; i < q->l2_entries && ret == 0; i++) {
-		u64 entry = load_be64(c->l2 + i * 8ull), at = entry & ENTRY_HOFF, now, refcount;
+		u8 *place = c->l2 + ((u64)i << q->l2.entry_shift);
+		u64 entry = load_be64(place), at = entry & ENTRY_HOFF, now, refcount;
 
 		if (entry & ENTRY_COMPRESSED || !at || !is_aligned(at, q->cluster_bytes))
 			continue;
@@ -139,7 +140,7 @@ static int copied_in_l2(struct fiber *f, struct check *c, u64 hoff)
 		if (ret < 0)
 			break;
 		now = judge_flag(c, entry, refcount, 0, false);
-		store_be64(c->l2 + i * 8ull, now);
+		store_be64(place, now);
 		dirty |= now != entry;
 	}
 	if (ret == 0 && dirty) {
@@ -168,7 +169,8 @@ static int copied_in_l1(struct fiber *f, struct check *c, u32 i)
 		raw = be64_of(now);
 		ret = qcow2_pwrite(f, q, q->l1_hoff + i * 8ull, &raw, sizeof(raw));
 	}
-	return ret < 0 ? ret : copied_in_l2(f, c, hoff);
+	/* Clusters of a data file have no refcounts. */
+	return ret < 0 || q->data_external ? ret : copied_in_l2(f, c, hoff);
 }
 
 int check_copied(struct fiber *f, struct check *c)

@@ -41,7 +41,9 @@ int file_sync(struct fiber *f, struct qcow2 *q)
 
 	if (written == q->synced)
 		return 0;
-	ret = image_flush(f, q->img.below);
+	ret = q->data_external ? image_flush(f, q->data) : 0;
+	if (ret == 0)
+		ret = image_flush(f, q->img.below);
 	if (ret == 0)
 		q->synced = MAX(q->synced, written);
 	return ret;

@@ -48,7 +48,7 @@ void entry_free(struct qcow2 *q, u64 entry)
 
 	if (l2_kind(q, entry) == EXTENT_COMPRESSED)
 		compressed_span(q, entry, &hoff, &clusters);
-	else if (!hoff)
+	else if (!hoff || q->data_external) /* no refcounts there */
 		return;
 	cluster_free(q, hoff, clusters);
 }

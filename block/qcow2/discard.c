@@ -3,7 +3,7 @@
  * Works one L2 table at a time, under the locks that allocating writes take.
  * The clusters are freed when a commit has made the change durable (I2).
  * Thread: the image's loop. */
-#include "block/qcow2/parts.h"
+#include "block/qcow2/subcluster.h"
 
 #include "base/io.h"
 #include "base/log.h"
@@ -31,15 +31,31 @@ static bool backing_covers(const struct qcow2 *q, u64 goff)
 	return q->img.backing && goff < q->img.backing->bytes;
 }
 
-/* The entry that takes the place of `old`. */
-static u64 new_entry(const struct drop *d, u64 goff, u64 old)
+/* The extended entry that takes the place of `old`. */
+static u64 new_extended(const struct drop *d, u64 goff, u64 old, u64 *bitmap)
+{
+	struct qcow2 *q = d->q;
+	bool placed = !(old & ENTRY_COMPRESSED) && l2_is_placed(q, old);
+
+	if (d->mode == DROP_HOLE || (!old && !*bitmap && !backing_covers(q, goff))) {
+		*bitmap = 0;
+		return 0;
+	}
+	*bitmap = SUB_ALL_ZERO;
+	return d->mode == DROP_ZERO && placed && old & ENTRY_COPIED ? old : 0;
+}
+
+/* The entry that takes the place of `old`; bitmap: if they are extended ones. */
+static u64 new_entry(const struct drop *d, u64 goff, u64 old, u64 *bitmap)
 {
 	struct qcow2 *q = d->q;
 	bool hole = l2_kind(q, old) == EXTENT_HOLE;
 
+	if (q->extended)
+		return new_extended(d, goff, old, bitmap);
 	if (d->mode == DROP_HOLE || (hole && !backing_covers(q, goff)))
 		return 0;
-	if (d->mode == DROP_ZERO && old & ENTRY_HOFF && old & ENTRY_COPIED &&
+	if (d->mode == DROP_ZERO && l2_is_placed(q, old) && old & ENTRY_COPIED &&
 	    l2_kind(q, old) != EXTENT_COMPRESSED)
 		return old | ENTRY_ZERO;
 	if (q->version < 3)
@@ -55,13 +71,15 @@ static int judge(struct fiber *f, const struct drop *d, const struct table *t)
 	bool change = false;
 
 	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
-		u64 old = t ? l2_entry(t, first + (u32)i) : 0;
+		u64 old = t ? l2_entry(t, first + (u32)i) : 0, bitmap, now;
 
 		if (l2_kind(q, old) != EXTENT_COMPRESSED &&
 		    !is_aligned(old & ENTRY_HOFF, q->cluster_bytes))
 			return qcow2_corrupt(f, q, "Cluster allocation offset %#llx unaligned",
 					     (unsigned long long)(old & ENTRY_HOFF));
-		change |= new_entry(d, d->goff + (i << q->cluster_bits), old) != old;
+		bitmap = now = t && q->extended ? l2_bitmap(t, first + (u32)i) : 0;
+		change |= new_entry(d, d->goff + (i << q->cluster_bits), old, &now) != old ||
+			  now != bitmap;
 	}
 	return change;
 }
@@ -73,14 +91,26 @@ static void change(const struct drop *d, struct table *t)
 
 	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
 		u64 old = l2_entry(t, first + (u32)i);
-		u64 entry = new_entry(d, d->goff + (i << q->cluster_bits), old);
+		u64 bitmap = q->extended ? l2_bitmap(t, first + (u32)i) : 0, now = bitmap;
+		u64 entry = new_entry(d, d->goff + (i << q->cluster_bits), old, &now);
 
-		if (entry == old)
+		if (entry == old && now == bitmap)
 			continue;
-		l2_set(q, t, first + (u32)i, entry);
+		if (q->extended)
+			l2_set_extended(q, t, first + (u32)i, entry, now);
+		else
+			l2_set(q, t, first + (u32)i, entry);
 		if (!(entry & ENTRY_HOFF))
 			entry_free(q, old);
 	}
+}
+
+/* The data file first: until the map has changed, either answer is right. */
+static int drop_data(struct fiber *f, const struct drop *d, int ret)
+{
+	int dropped = data_file_drop(f, d->q, d->goff, d->bytes, d->mode != DROP_ZERO);
+
+	return dropped < 0 ? dropped : ret;
 }
 
 static int drop_locked(struct fiber *f, const struct drop *d)
@@ -93,6 +123,8 @@ static int drop_locked(struct fiber *f, const struct drop *d)
 	if (ret < 0)
 		return ret;
 	ret = judge(f, d, t);
+	if (ret > 0 && q->data_external)
+		ret = drop_data(f, d, ret);
 	if (ret <= 0)
 		return ret;
 	ret = l2_get_writable(f, q, l1_index, &t);
@@ -141,26 +173,51 @@ int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
 /* --- zero --- */
 
 /* Write zeros over part of a cluster, unless it reads as zeros. */
-static int zero_part(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+static int zero_bytes(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
 {
 	struct extent e;
 	int ret = 0;
 
-	if (!bytes)
-		return 0;
-	ret = l2_map(f, q, goff, bytes, &e);
-	if (ret < 0 || e.kind == EXTENT_ZERO)
-		return ret;
-	if (e.kind == EXTENT_HOLE && !backing_covers(q, goff))
-		return 0;
-	while (bytes && ret == 0) {
-		struct iovec iov = {(void *)(uintptr_t)zeros, MIN(bytes, ZERO_CHUNK)};
-
-		ret = qcow2_write(f, &q->img, goff, &iov, 1);
-		goff += iov.iov_len;
-		bytes -= iov.iov_len;
+	for (; bytes && ret == 0; goff += e.bytes, bytes -= e.bytes) {
+		ret = l2_map(f, q, goff, bytes, &e);
+		if (ret < 0 || e.kind == EXTENT_ZERO ||
+		    (e.kind == EXTENT_HOLE && !backing_covers(q, goff)))
+			continue;
+		e.bytes = MIN(e.bytes, ZERO_CHUNK);
+		ret = qcow2_write(f, &q->img, goff,
+				  &(struct iovec){(void *)(uintptr_t)zeros, e.bytes}, 1);
 	}
 	return ret;
+}
+
+/* Whole subclusters can be zero without being written; the ends are written. */
+static int zero_subclusters(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+{
+	u64 unit = (u64)1 << q->sub_bits, end = goff + bytes;
+	u64 from = align_up(goff, unit), to = align_down(end, unit);
+	int ret;
+
+	if (end == q->img.bytes) /* the guest sees no more of the last one */
+		end = to = align_up(end, unit);
+
+	if (from >= to)
+		return zero_bytes(f, q, goff, bytes);
+	ret = zero_bytes(f, q, goff, from - goff);
+	if (ret == 0)
+		ret = data_file_drop(f, q, from, to - from, false);
+	if (ret == 0)
+		ret = sub_zero(f, q, from, to - from);
+	if (ret > 0) /* compressed */
+		ret = zero_bytes(f, q, from, to - from);
+	return ret == 0 ? zero_bytes(f, q, to, end - to) : ret;
+}
+
+/* Part of one cluster. */
+static int zero_part(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
+{
+	if (!bytes)
+		return 0;
+	return q->extended ? zero_subclusters(f, q, goff, bytes) : zero_bytes(f, q, goff, bytes);
 }
 
 /* Whole clusters in a range: the last one of the disk counts as whole. */

@@ -30,7 +30,13 @@ static int check_sizes(struct qcow2 *q, struct error *err)
 	if (q->refcount_order > QCOW2_MAX_REFCOUNT_ORDER)
 		return err_set(err, -EINVAL,
 			       "Reference count entry width too large; may not exceed 64 bits");
-	q->l2_bits = q->cluster_bits - 3;
+	q->extended = q->version > 2 && be64_get(h->incompatible) & INCOMPAT_EXTENDED_L2;
+	if (q->extended && q->cluster_bytes < QCOW2_MIN_EXTENDED_CLUSTER)
+		return err_set(err, -EINVAL, "Unsupported subcluster size: %u",
+			       q->cluster_bytes / 32);
+	q->l2_bits = q->cluster_bits - (q->extended ? 4 : 3);
+	q->sub_bits = q->cluster_bits - (q->extended ? 5 : 0);
+	q->zero_bit = q->version > 2 && !q->extended ? ENTRY_ZERO : 0;
 	q->l2_entries = 1u << q->l2_bits;
 	q->refblock_bits = q->cluster_bits + 3 - q->refcount_order;
 	q->refblock_entries = 1u << q->refblock_bits;
@@ -89,6 +95,10 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		q->feature_count = bytes / sizeof(*q->features);
 		q->features = xalloc(bytes);
 		memcpy(q->features, data, q->feature_count * sizeof(*q->features));
+		return 0;
+	case EXT_DATA_FILE:
+		free(q->data_name);
+		q->data_name = bytes ? copy_text(data, bytes) : NULL;
 		return 0;
 	case EXT_BITMAPS:
 		if (bytes != sizeof(q->bitmaps))
@@ -206,13 +216,11 @@ static int check_features(struct qcow2 *q, struct error *err)
 
 	if (bits & ~known)
 		return refuse_unknown(q, bits & ~known, err);
-	if (bits & INCOMPAT_DATA_FILE)
-		return err_set(err, -ENOTSUP, "Unsupported qcow2 feature(s): external data file");
-	if (q->version > 2 && be64_get(q->head.autoclear) & AUTOCLEAR_RAW_DATA)
-		log_warn("%s: raw external data bit set without an external data file",
-			 q->img.name);
-	if (bits & INCOMPAT_EXTENDED_L2)
-		return err_set(err, -ENOTSUP, "Unsupported qcow2 feature(s): extended L2 entries");
+	q->data_external = bits & INCOMPAT_DATA_FILE;
+	q->data_raw = q->version > 2 && be64_get(q->head.autoclear) & AUTOCLEAR_RAW_DATA;
+	if (q->data_raw && !q->data_external)
+		return err_set(err, -EINVAL, "data-file-raw requires a data file");
+	q->placed_bits = ENTRY_HOFF | (q->data_external ? ENTRY_COPIED : 0);
 	if (!(bits & INCOMPAT_COMPRESSION) != !type)
 		return err_set(err, -EINVAL,
 			       "Compression type %u does not agree with its feature bit", type);
@@ -356,6 +364,7 @@ int header_clear_autoclear(struct fiber *f, struct qcow2 *q, u64 keep)
 	u64 old = be64_get(q->head.autoclear);
 	int ret;
 
+	keep |= q->data_external ? AUTOCLEAR_RAW_DATA : 0; /* kept true */
 	if (q->version < 3 || !(old & ~keep))
 		return 0;
 	q->head.autoclear = be64_of(old & keep);

@@ -4,6 +4,7 @@
  * memory only; commit.c decides when they reach the file.
  * Thread: the image's loop. */
 #include "block/qcow2/parts.h"
+#include "block/qcow2/subcluster.h"
 
 #include <errno.h>
 
@@ -11,9 +12,9 @@ enum extent_kind l2_kind(const struct qcow2 *q, u64 entry)
 {
 	if (entry & ENTRY_COMPRESSED)
 		return EXTENT_COMPRESSED;
-	if (q->version > 2 && entry & ENTRY_ZERO)
+	if (entry & q->zero_bit)
 		return EXTENT_ZERO;
-	return entry & ENTRY_HOFF ? EXTENT_DATA : EXTENT_HOLE;
+	return l2_is_placed(q, entry) ? EXTENT_DATA : EXTENT_HOLE;
 }
 
 static int load_table(struct fiber *f, struct qcow2 *q, u32 l1_index)
@@ -129,8 +130,10 @@ int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table
 void l2_set(struct qcow2 *q, struct table *t, u32 i, u64 entry)
 {
 	assert(i < q->l2_entries && q->l1[t->index] & ENTRY_COPIED); /* I4 */
-	store_be64(t->data + (u64)i * 8, entry);
-	cache_mark_dirty(&q->l2, t, i * 8, i * 8 + 8);
+	store_be64(t->data + ((u64)i << t->entry_shift), entry);
+	if (q->extended && entry & ENTRY_COMPRESSED) /* it has no subclusters */
+		store_be64(t->data + ((u64)i << t->entry_shift) + 8, 0);
+	cache_mark_dirty(&q->l2, t, i << t->entry_shift, (i + 1) << t->entry_shift);
 }
 
 /* How many entries from i on, up to n, go on in the way of the first one. */
@@ -154,6 +157,38 @@ static u64 run_length(const struct qcow2 *q, const struct table *t, u32 i, u64 n
 	return k;
 }
 
+int l2_place_extent(struct fiber *f, struct qcow2 *q, const struct table *t, u64 goff, u64 entry,
+		    struct extent *out)
+{
+	u32 i = (u32)(goff >> q->cluster_bits) & (q->l2_entries - 1);
+
+	if (unlikely(out->kind == EXTENT_COMPRESSED && q->data_external))
+		return qcow2_corrupt(f, q,
+				     "Compressed cluster entry found in image with external data "
+				     "file (L2 offset: %#llx, L2 index: %#x)",
+				     (unsigned long long)t->hoff, i);
+	if (out->kind == EXTENT_COMPRESSED)
+		out->hoff = entry;
+	if (out->kind == EXTENT_COMPRESSED || !l2_is_placed(q, entry))
+		return 0;
+	out->placed = true;
+	out->hoff = entry & ENTRY_HOFF;
+	out->in_place = entry & q->l1[t->index] & ENTRY_COPIED;
+	if (unlikely(!is_aligned(out->hoff, q->cluster_bytes)))
+		return qcow2_corrupt(f, q,
+				     "Cluster allocation offset %#llx unaligned (L2 offset: "
+				     "%#llx, L2 index: %#x)",
+				     (unsigned long long)out->hoff, (unsigned long long)t->hoff, i);
+	if (unlikely(q->data_raw && out->hoff != cluster_floor(q, goff)))
+		return qcow2_corrupt(f, q,
+				     "External data file host cluster offset %#llx does not match "
+				     "guest cluster offset: %#llx, L2 index: %#x)",
+				     (unsigned long long)out->hoff,
+				     (unsigned long long)cluster_floor(q, goff), i);
+	out->hoff += goff & (q->cluster_bytes - 1);
+	return 0;
+}
+
 int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent *out)
 {
 	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
@@ -172,23 +207,12 @@ int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent 
 	*out = (struct extent){.kind = EXTENT_HOLE, .bytes = left};
 	if (!t)
 		return 0;
+	if (unlikely(q->extended))
+		return sub_map(f, q, t, goff, left, out);
 	entry = l2_entry(t, i);
 	out->kind = l2_kind(q, entry);
 	out->bytes = MIN(left, (run_length(q, t, i, clusters_of(q, in_cluster + left))
 				<< q->cluster_bits) -
 				       in_cluster);
-	if (out->kind == EXTENT_COMPRESSED)
-		out->hoff = entry;
-	if (out->kind == EXTENT_HOLE || out->kind == EXTENT_COMPRESSED)
-		return 0;
-	out->hoff = entry & ENTRY_HOFF;
-	out->in_place = entry & q->l1[l1_index] & ENTRY_COPIED;
-	if (unlikely(!is_aligned(out->hoff, q->cluster_bytes)))
-		return qcow2_corrupt(f, q,
-				     "Cluster allocation offset %#llx unaligned (L2 offset: "
-				     "%#llx, L2 index: %#x)",
-				     (unsigned long long)out->hoff, (unsigned long long)t->hoff, i);
-	if (out->hoff)
-		out->hoff += in_cluster;
-	return 0;
+	return l2_place_extent(f, q, t, goff, entry, out);
 }

@@ -407,7 +407,7 @@ int qcow2_write_compressed(struct fiber *f, struct image *img, u64 goff, const s
 	if (!add_ok(goff, bytes, &end) || end > img->bytes || !is_aligned(goff, q->cluster_bytes) ||
 	    (!is_aligned(end, q->cluster_bytes) && end != img->bytes))
 		return -EINVAL;
-	if (be32_get(q->head.crypt_method))
+	if (be32_get(q->head.crypt_method) || q->data_external)
 		return -ENOTSUP;
 	if (!packer_get(q))
 		return -ENOMEM;

@@ -40,7 +40,8 @@ enum extent_kind { EXTENT_HOLE, EXTENT_ZERO, EXTENT_DATA, EXTENT_COMPRESSED };
 struct extent {
 	enum extent_kind kind;
 	bool in_place; /* I4: refcount is 1, may be written */
-	u64 hoff;      /* DATA, and ZERO with a cluster kept; COMPRESSED: the entry; else 0 */
+	bool placed;   /* hoff is valid: DATA, or a cluster kept for what is not */
+	u64 hoff;      /* COMPRESSED: the entry */
 	u64 bytes;
 };
 enum extent_kind l2_kind(const struct qcow2 *q, u64 entry);
@@ -53,8 +54,17 @@ int l2_get(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out);
 int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out);
 static inline u64 l2_entry(const struct table *t, u32 i)
 {
-	return load_be64(t->data + (u64)i * 8);
+	return load_be64(t->data + ((u64)i << t->entry_shift));
 }
+/* Has the entry, which is not compressed, a host cluster?  Offset 0 is one in an
+ * external data file. */
+static inline bool l2_is_placed(const struct qcow2 *q, u64 entry)
+{
+	return entry & q->placed_bits;
+}
+/* The end of l2_map: where an entry's extent, whose kind and bytes are set, lies. */
+int l2_place_extent(struct fiber *f, struct qcow2 *q, const struct table *t, u64 goff, u64 entry,
+		    struct extent *out);
 /* Change n entries from i on: to entry, entry + step, ... in memory; stage B
  * writes them.  The clusters they pointed at are freed, unless kept. */
 void l2_set(struct qcow2 *q, struct table *t, u32 i, u64 entry);
@@ -101,6 +111,8 @@ int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mo
 int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, struct error *err);
 /* Before anything is written: healthy, autoclear bits gone, caches not full. */
 int write_begin(struct fiber *f, struct qcow2 *q);
+/* Write guest data to these bytes of the data file; an image_transfer_fn.  Suspends. */
+int data_write(struct fiber *f, struct image *img, u64 hoff, const struct iovec *iov, unsigned n);
 /* Take the clusters of [goff, goff + bytes) (whole clusters) out of the map. */
 int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 /* As qcow2_zero, with written zeros where there is no other way. */
@@ -108,6 +120,15 @@ int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 
 /* Room in memory for n > l1_entries of L1, and as many L2 tables. */
 int l1_reserve_memory(struct qcow2 *q, u32 n);
+
+/* --- data_file.c --- */
+/* Set q->data, and open the external data file if the image has one. */
+int data_file_open(struct fiber *f, struct qcow2 *q, const struct open_policy *policy,
+		   struct error *err);
+int data_file_close(struct fiber *f, struct qcow2 *q);
+/* The map is about to call these guest bytes zeros: does what the data file needs
+ * for that.  unmap: its space is not needed any more.  Suspends. */
+int data_file_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, bool unmap);
 
 /* --- commit.c --- */
 /* Make everything written and linked so far durable.  Suspends. */

@@ -173,7 +173,7 @@ static int count_entry(struct fiber *f, struct pivot *p, u64 entry, int sign)
 static bool has_flags(const struct qcow2 *q, const u8 *data)
 {
 	for (u32 i = 0; i < q->l2_entries; i++)
-		if (load_be64(data + i * 8ull) & ENTRY_COPIED)
+		if (load_be64(data + ((u64)i << q->l2.entry_shift)) & ENTRY_COPIED)
 			return true;
 	return false;
 }
@@ -184,7 +184,8 @@ static int count_table(struct fiber *f, struct pivot *p, u32 i, u8 *data, void *
 	int ret = 0;
 
 	for (u32 k = 0; k < p->q->l2_entries && ret == 0; k++)
-		ret = count_entry(f, p, load_be64(data + k * 8ull), r->sign);
+		ret = count_entry(f, p, load_be64(data + ((u64)k << p->q->l2.entry_shift)),
+				  r->sign);
 	if (ret < 0)
 		return ret;
 	if (r->follows && p->flags == FLAGS_CLEAR && has_flags(p->q, data))
@@ -290,7 +291,8 @@ bool pivot_fix_flags(const struct pivot *p, u8 *data)
 	bool changed = false;
 
 	for (u32 i = 0; i < p->q->l2_entries; i++) {
-		u64 entry = load_be64(data + i * 8ull), now = entry & ~ENTRY_COPIED;
+		u64 entry = load_be64(data + ((u64)i << p->q->l2.entry_shift)),
+		    now = entry & ~ENTRY_COPIED;
 		bool old = entry & ENTRY_COPIED;
 
 		if (!(entry & ENTRY_COMPRESSED) && entry & ENTRY_HOFF &&
@@ -298,7 +300,7 @@ bool pivot_fix_flags(const struct pivot *p, u8 *data)
 			now |= ENTRY_COPIED;
 		if (now == entry)
 			continue;
-		store_be64(data + i * 8ull, now);
+		store_be64(data + ((u64)i << p->q->l2.entry_shift), now);
 		changed = true;
 	}
 	return changed;

@@ -176,6 +176,7 @@ static int init_caches(struct qcow2 *q, const struct open_policy *policy)
 	u64 limit = policy->l2_cache_bytes ? policy->l2_cache_bytes : MAX(whole, 1 * MiB);
 	int ret = cache_init(&q->l2, q->l1_entries, q->cluster_bytes, limit);
 
+	q->l2.entry_shift = (u8)(q->cluster_bits - q->l2_bits);
 	if (ret == 0)
 		ret = cache_init(&q->blocks, q->reftable_n, q->cluster_bytes, REFBLOCK_CACHE);
 	return ret;
@@ -285,6 +286,8 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	if (ret == 0)
 		ret = qcow2_take_options(q, &mine, err);
 	if (ret == 0)
+		ret = data_file_open(f, q, policy, err);
+	if (ret == 0)
 		ret = qcow2_load(f, q, &mine, err);
 	if (ret == 0 && policy->writable && !policy->check_only && q->version > 2 &&
 	    be64_get(q->head.incompatible) & INCOMPAT_DIRTY)
@@ -293,8 +296,10 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 		ret = open_bitmaps(f, q, err);
 	if (ret == 0 && policy->snapshot)
 		ret = snapshot_show(f, q, policy->snapshot, err);
-	if (ret < 0)
+	if (ret < 0) {
 		release_all(q);
+		(void)data_file_close(f, q);
+	}
 	return ret;
 }
 
@@ -303,7 +308,7 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 static int qcow2_close(struct fiber *f, struct image *img)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = 0;
+	int ret = 0, closed;
 
 	if (!q->corrupt && q->writing) {
 		int stored = bitmaps_end(f, q);
@@ -315,7 +320,8 @@ static int qcow2_close(struct fiber *f, struct image *img)
 	}
 	assert(list_empty(&q->ios));
 	release_all(q);
-	return ret;
+	closed = data_file_close(f, q);
+	return ret < 0 ? ret : closed;
 }
 
 int qcow2_flush(struct fiber *f, struct image *img)
@@ -348,6 +354,9 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 		.cluster_bytes = q->cluster_bytes,
 		.refcount_bits = 1u << q->refcount_order,
 		.lazy_refcounts = q->version > 2 && be64_get(q->head.compatible) & COMPAT_LAZY,
+		.extended_l2 = q->extended,
+		.data_file = q->data_external ? q->data_name : NULL,
+		.data_file_raw = q->data_raw,
 		.dirty = bits & INCOMPAT_DIRTY,
 		.corrupt = bits & INCOMPAT_CORRUPT || q->corrupt,
 		.compression_type = compression_type(q),

@@ -45,7 +45,9 @@ int qcow2_write_compressed(struct fiber *f, struct image *img, u64 goff, const s
 struct qcow2_info {
 	u32 version, cluster_bytes, refcount_bits;
 	bool lazy_refcounts, dirty, corrupt, extended_l2;
-	u32 compression_type; /* 0 zlib, 1 zstd */
+	u32 compression_type;  /* 0 zlib, 1 zstd */
+	const char *data_file; /* external one as the header names it; NULL: none */
+	bool data_file_raw;
 	u32 snapshots;
 };
 void qcow2_get_info(struct image *img, struct qcow2_info *out); /* img->driver is qcow2 */

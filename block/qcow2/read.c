@@ -43,7 +43,7 @@ static bool prepare(struct reading *r, const struct extent *e, u64 skip, struct 
 	u64 goff = r->goff + skip;
 
 	*t = (struct image_transfer){.fn = read_file,
-				     .img = r->q->img.below,
+				     .img = r->q->data,
 				     .offset = e->hoff,
 				     .iov = r->iov,
 				     .n = r->n,
@@ -87,7 +87,9 @@ static bool joins(const struct extent *e, const struct extent *next)
 {
 	if (e->kind != next->kind || e->kind == EXTENT_COMPRESSED)
 		return false;
-	return (!e->hoff && !next->hoff) || e->hoff + e->bytes == next->hoff;
+	if (e->placed != next->placed)
+		return false;
+	return !e->placed || e->hoff + e->bytes == next->hoff;
 }
 
 /* What lies at `skip`, over the borders of L2 tables too. */
@@ -162,8 +164,11 @@ int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct ma
 	}
 	if (ret < 0)
 		return ret;
-	*out = (struct map_extent){.bytes = e.bytes, .hoff = e.hoff, .kind = kinds[e.kind]};
-	if (e.kind == EXTENT_ZERO && e.hoff)
+	*out = (struct map_extent){.bytes = e.bytes,
+				   .hoff = e.hoff,
+				   .kind = kinds[e.kind],
+				   .file = to_qcow2(img)->data};
+	if (e.placed)
 		out->kind |= MAP_HOFF;
 	return 0;
 }

@@ -32,6 +32,17 @@ struct qcow2 {
 	u32 granule; /* metadata is written in multiples of this */
 	u64 max_hoff;
 	bool lazy, discard_host, check_only;
+	u32 sub_bits;  /* log2 of what an entry can say of: a subcluster, or a cluster */
+	bool extended; /* L2 entries of 16 bytes, with bits for 32 subclusters */
+
+	/* Where guest data lies: img.below, or an external file, whose clusters have
+	 * no refcounts and lie where the guest sees them. */
+	struct image *data;
+	bool data_external;
+	bool data_raw;	 /* it is to stay valid as a raw image */
+	char *data_name; /* as the header names it, NULL: not named */
+	u64 zero_bit;	 /* of an L2 entry, 0: there is none (version 2, extended) */
+	u64 placed_bits; /* of an L2 entry: any of them says that it has a place */
 
 	/* Header.  `head` is what the first sector of the file holds; layout and
 	 * refcount table below are newer until a commit has put them there. */

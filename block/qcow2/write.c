@@ -9,6 +9,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/group.h"
+#include "block/qcow2/subcluster.h"
 
 #include <errno.h>
 
@@ -28,6 +29,21 @@ int write_begin(struct fiber *f, struct qcow2 *q)
 		ret = qcow2_commit(f, q);
 	}
 	return ret;
+}
+
+int data_write(struct fiber *f, struct image *img, u64 hoff, const struct iovec *iov, unsigned n)
+{
+	struct qcow2 *q = to_qcow2(img);
+	int ret = image_write(f, q->data, hoff, iov, n);
+
+	q->written++;
+	return ret;
+}
+
+/* No metadata lies in a file of data. */
+static int check_place(struct fiber *f, struct qcow2 *q, u64 hoff, u64 bytes)
+{
+	return likely(!q->data_external) ? overlap_check(f, q, hoff, bytes) : 0;
 }
 
 /* --- allocating writes --- */
@@ -75,7 +91,7 @@ static int read_old(struct fiber *f, struct qcow2 *q, u64 entry, u64 goff, struc
 	if (l2_kind(q, entry) == EXTENT_COMPRESSED)
 		return compressed_read(f, &q->img, goff, buf, 1);
 	assert(l2_kind(q, entry) == EXTENT_DATA);
-	return qcow2_pread(f, q->img.below, (entry & ENTRY_HOFF) + in_cluster, buf->iov_base,
+	return qcow2_pread(f, q->data, (entry & ENTRY_HOFF) + in_cluster, buf->iov_base,
 			   buf->iov_len);
 }
 
@@ -102,7 +118,7 @@ static int write_merged(struct fiber *f, const struct cow *c, const struct image
 	n += iov_slice(iov + n, data->iov, data->n, data->skip, c->bytes);
 	if (tail)
 		iov[n++] = old_tail;
-	return image_write(f, q->img.below, c->hoff + head_bytes(c) - head, iov, n);
+	return data_write(f, &q->img, c->hoff + head_bytes(c) - head, iov, n);
 }
 
 /* Fill the new clusters.  What was zero needs no writing where the file is new. */
@@ -121,13 +137,12 @@ static int cow_write(struct fiber *f, const struct cow *c, const struct image_tr
 	} else {
 		struct image_transfer t = *data;
 
-		t.fn = image_write;
-		t.img = q->img.below;
+		t.fn = data_write;
+		t.img = &q->img;
 		t.offset = c->hoff + head_bytes(c);
 		t.bytes = c->bytes;
 		ret = image_transfer(f, &t);
 	}
-	q->written++;
 	return ret < 0 ? ret : 0;
 }
 
@@ -155,7 +170,7 @@ static bool needs_new(const struct qcow2 *q, u64 entry)
  * entry changes, nobody reads it. */
 static bool is_kept_zero(const struct qcow2 *q, u64 entry)
 {
-	return l2_kind(q, entry) == EXTENT_ZERO && entry & ENTRY_COPIED && entry & ENTRY_HOFF;
+	return l2_kind(q, entry) == EXTENT_ZERO && entry & ENTRY_COPIED && l2_is_placed(q, entry);
 }
 
 /* How many clusters from c->first on need one; sets c->n, 0 if the first may be
@@ -201,7 +216,11 @@ static int cow_allocate(struct fiber *f, struct cow *c, struct table *t)
 	cow_cut(c, t, c->n);
 	if (c->keep) {
 		c->hoff = c->old_first & ENTRY_HOFF;
-		return overlap_check(f, c->q, c->hoff, c->q->cluster_bytes);
+		return check_place(f, c->q, c->hoff, c->q->cluster_bytes);
+	}
+	if (c->q->data_external) {
+		c->hoff = cluster_floor(c->q, c->goff);
+		return 0;
 	}
 	ret = cluster_alloc(f, c->q, c->n, &a);
 	if (ret < 0)
@@ -237,7 +256,7 @@ static int cow_run(struct fiber *f, struct cow *c, const struct image_transfer *
 	if (ret == 0) {
 		cow_link(c, t);
 		*done = c->bytes;
-	} else if (!c->keep) {
+	} else if (!c->keep && !q->data_external) {
 		cluster_free(q, c->hoff, c->n); /* nothing points at it yet */
 	}
 	return ret;
@@ -260,6 +279,8 @@ static int write_alloc(struct fiber *f, struct qcow2 *q, const struct image_tran
 	struct range_lock lock;
 	int ret;
 
+	if (q->extended)
+		return sub_write_alloc(f, q, data, done);
 	*done = 0;
 	range_lock(f, &q->cluster_locks, &lock, start, cluster_ceil(q, goff + c.bytes) - start,
 		   true);
@@ -274,13 +295,9 @@ static int write_in_place(struct fiber *f, struct image *img, u64 hoff, const st
 			  unsigned n)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = overlap_check(f, q, hoff, iov_bytes(iov, n));
+	int ret = check_place(f, q, hoff, iov_bytes(iov, n));
 
-	if (likely(ret == 0)) {
-		ret = image_write(f, q->img.below, hoff, iov, n);
-		q->written++;
-	}
-	return ret;
+	return likely(ret == 0) ? data_write(f, img, hoff, iov, n) : ret;
 }
 
 /* Extents in place go in parallel, those that allocate one after the other. */

@@ -277,8 +277,6 @@ def test_two_writers_are_kept_apart(tmp_path):
 FEATURES = {
     "encrypted": (["-o", "encrypt.format=luks,encrypt.key-secret=s", "--object",
                    "secret,id=s,data=x"], "encrypt"),
-    "an external data file": (["-o", "data_file=x.data"], "data file"),
-    "extended L2": (["-o", "extended_l2=on"], "extended L2"),
 }
 
 

@@ -15,7 +15,8 @@
 struct setup {
 	u32 version, cluster_bytes, refcount_bits;
 	u64 bytes, backing_bytes; /* 0: no backing */
-	bool lazy, fixed, zstd;
+	bool lazy, fixed, zstd, extended;
+	enum prealloc preallocation;
 	u32 rounds;
 	u64 seed;
 };
@@ -77,6 +78,8 @@ static void create_model(struct fiber *f, struct model *m)
 		.refcount_bits = m->s->refcount_bits,
 		.lazy_refcounts = m->s->lazy,
 		.compression_type = m->s->zstd,
+		.extended_l2 = m->s->extended,
+		.preallocation = m->s->preallocation,
 		.backing_file = m->s->backing_bytes ? "backing" : NULL,
 	};
 	struct image *file;
@@ -396,11 +399,41 @@ static void a_device_with_old_content_reads_zeros(void **state)
 						.bytes = 3 * MiB});
 }
 
+static void subclusters_read_back_what_was_written(void **state)
+{
+	for (u32 bits = 14; bits <= 21; bits++)
+		for (u64 backing = 0; backing <= 5 * MiB; backing += 5 * MiB / 2)
+			run_setup(state, (struct setup){.version = 3,
+							.cluster_bytes = 1u << bits,
+							.refcount_bits = 16,
+							.extended = true,
+							.lazy = bits == 16,
+							.bytes = 4 * MiB + 5 * 512,
+							.backing_bytes = backing & ~511ull,
+							.rounds = 8});
+}
+
+static void subclusters_are_filled_in_preallocated_clusters(void **state)
+{
+	for (u32 bits = 14; bits <= 18; bits += 2)
+		for (u64 backing = 0; backing <= 3 * MiB; backing += 3 * MiB)
+			run_setup(state, (struct setup){.version = 3,
+							.cluster_bytes = 1u << bits,
+							.refcount_bits = 16,
+							.extended = true,
+							.preallocation = PREALLOC_METADATA,
+							.bytes = 4 * MiB,
+							.backing_bytes = backing,
+							.rounds = 8});
+}
+
 #define TESTS(X)                                                                                   \
 	X(every_cluster_size_reads_back_what_was_written),                                         \
 		X(every_refcount_width_keeps_its_counts),                                          \
 		X(version_2_images_have_no_zero_clusters),                                         \
 		X(backing_shows_through_where_nothing_was_written),                                \
+		X(subclusters_read_back_what_was_written),                                         \
+		X(subclusters_are_filled_in_preallocated_clusters),                                \
 		X(lazy_refcounts_are_exact_after_close), X(a_device_with_old_content_reads_zeros)
 
 int main(void)
