@@ -148,18 +148,14 @@ static int get_values(const struct create_request *req, struct qcow2_create_opti
 	return get_numbers(o, q, err);
 }
 
-/* The data file lies where opening the image will look for it. */
 static int create_data_file(struct fiber *f, const struct create_request *req,
 			    struct qcow2_create_options *q, struct error *err)
 {
-	AUTO_FREE char *path = NULL;
-
 	if (!q->data_file)
 		return 0;
-	path = image_resolve_name(req->name, q->data_file);
-	if (!strcmp(path, req->name))
+	if (!strcmp(q->data_file, req->name))
 		return err_set(err, -EINVAL, "The data file must be another file than the image");
-	return create_host_file(f, req, path, 0, &q->data, err);
+	return create_host_file(f, req, q->data_file, 0, &q->data, err);
 }
 
 int qcow2_create_request(struct fiber *f, const struct create_request *req, struct error *err)

@@ -26,12 +26,13 @@ static bool is_same_file(const struct image *a, const char *path)
 }
 
 /* The name comes from the image, which may be anybody's: a plain one. */
-static int judge_name(const struct qcow2 *q, const char *path, struct error *err)
+static int judge_name(const struct qcow2 *q, struct error *err)
 {
 	if (!strncmp(q->data_name, "json:", 5))
 		return err_set(err, -EINVAL, "An image may name its data file only plainly");
-	if (is_same_file(q->img.below, path))
-		return err_set(err, -EINVAL, "'%s' is the image itself, not a data file", path);
+	if (is_same_file(q->img.below, q->data_name))
+		return err_set(err, -EINVAL, "'%s' is the image itself, not a data file",
+			       q->data_name);
 	return 0;
 }
 
@@ -39,7 +40,6 @@ int data_file_open(struct fiber *f, struct qcow2 *q, const struct open_policy *p
 		   struct error *err)
 {
 	bool chosen = false;
-	AUTO_FREE char *path = NULL;
 	int ret;
 
 	for (unsigned i = 0; policy->options && i < policy->options->n; i++)
@@ -56,9 +56,10 @@ int data_file_open(struct fiber *f, struct qcow2 *q, const struct open_policy *p
 		return 0; /* looked at from outside: it may be anywhere */
 	if (chosen)
 		return image_open_child(f, &q->data, "data-file.", NULL, policy, err);
-	path = image_resolve_name(q->img.name, q->data_name);
-	ret = judge_name(q, path, err);
-	return ret < 0 ? ret : image_open_child(f, &q->data, "data-file.", path, policy, err);
+	/* As it stands, not from the image's folder: so does the reference. */
+	ret = judge_name(q, err);
+	return ret < 0 ? ret
+		       : image_open_child(f, &q->data, "data-file.", q->data_name, policy, err);
 }
 
 int data_file_close(struct fiber *f, struct qcow2 *q)

@@ -277,10 +277,14 @@ static int write_packed(struct fiber *f, struct packet *k, u64 hoff, u64 bytes)
 static int write_plain(struct fiber *f, const struct packet *k)
 {
 	struct extent e;
-	int ret = l2_map(f, k->q, k->goff, k->whole.iov_len, &e);
+	int ret = 0;
 
-	if (ret == 0 && (e.hoff || e.bytes < k->whole.iov_len))
-		ret = -EIO;
+	/* More than one extent with subclusters only. */
+	for (u64 at = 0; at < k->whole.iov_len && ret == 0; at += e.bytes) {
+		ret = l2_map(f, k->q, k->goff + at, k->whole.iov_len - at, &e);
+		if (ret == 0 && (e.placed || e.hoff))
+			ret = -EIO;
+	}
 	return ret < 0 ? ret : qcow2_write(f, &k->q->img, k->goff, &k->whole, 1);
 }
 

@@ -1,7 +1,7 @@
 /* The qcow2 driver: opening, closing, and the table of its calls.
  *
- * QEMU's docs/interop/qcow2, versions 2 and 3.  Refused by name: encryption,
- * external data files, extended L2 entries.  Thread: the image's loop. */
+ * QEMU's docs/interop/qcow2, versions 2 and 3.  Refused by name: encryption.
+ * Thread: the image's loop. */
 #include "block/qcow2/qcow2.h"
 
 #include "base/io.h"

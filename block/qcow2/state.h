@@ -10,12 +10,14 @@
 #include "block/image.h"
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
+#include "block/qcow2/order.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/pending.h"
 #include "block/qcow2/snapshot.h"
 
 #define HEADER_SECTOR 512u
 
+<<<<<<< HEAD
 /* Header fields that are switched together, by one sector in stage B. */
 struct layout {
 	u64 bytes;
@@ -23,6 +25,8 @@ struct layout {
 	u32 l1_entries;
 };
 
+=======
+>>>>>>> 1b48423 (tests: subclusters and data files beside the reference)
 struct qcow2 {
 	struct image img;
 

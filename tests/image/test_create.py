@@ -87,7 +87,7 @@ def joined(extents):
         return extents
     out = []
     for e in extents:
-        kind = [e[k] for k in ("depth", "present", "zero", "data")]
+        kind = [e[k] for k in ("depth", "present", "data")]
         if out and out[-1][1] == kind:
             out[-1][0] += e["length"]
         else:

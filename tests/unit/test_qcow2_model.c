@@ -164,7 +164,7 @@ static bool is_free(struct fiber *f, struct model *m, u64 goff, u64 bytes)
 
 	for (u64 end = goff + bytes; goff < end; goff += e.bytes) {
 		assert_int_equal(image_map(f, m->img, goff, end - goff, &e), 0);
-		if (e.kind & (MAP_HOFF | MAP_DATA) && e.kind & MAP_ALLOC)
+		if (e.kind & (MAP_HOFF | MAP_DATA))
 			return false;
 	}
 	return true;
