@@ -4,6 +4,7 @@
  * is to stay valid as a raw image ("raw external data"), what the map calls zeros
  * must be zeros in the file too.
  * QEMU's docs/interop/qcow2, "external data file".  Thread: the image's loop. */
+#include "block/qcow2/data_file.h"
 #include "block/qcow2/parts.h"
 
 #include "base/opts.h"

@@ -3,6 +3,7 @@
  * Works one L2 table at a time, under the locks that allocating writes take.
  * The clusters are freed when a commit has made the change durable (I2).
  * Thread: the image's loop. */
+#include "block/qcow2/data_file.h"
 #include "block/qcow2/subcluster.h"
 
 #include "base/io.h"

@@ -121,15 +121,6 @@ int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 /* Room in memory for n > l1_entries of L1, and as many L2 tables. */
 int l1_reserve_memory(struct qcow2 *q, u32 n);
 
-/* --- data_file.c --- */
-/* Set q->data, and open the external data file if the image has one. */
-int data_file_open(struct fiber *f, struct qcow2 *q, const struct open_policy *policy,
-		   struct error *err);
-int data_file_close(struct fiber *f, struct qcow2 *q);
-/* The map is about to call these guest bytes zeros: does what the data file needs
- * for that.  unmap: its space is not needed any more.  Suspends. */
-int data_file_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, bool unmap);
-
 /* --- commit.c --- */
 /* Make everything written and linked so far durable.  Suspends. */
 int qcow2_commit(struct fiber *f, struct qcow2 *q);

@@ -9,6 +9,7 @@
 #include "block/driver.h"
 #include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
+#include "block/qcow2/data_file.h"
 #include "block/qcow2/parts.h"
 
 #include <errno.h>
