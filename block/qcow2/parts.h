@@ -2,6 +2,7 @@
 #ifndef BLOCK_QCOW2_PARTS_H
 #define BLOCK_QCOW2_PARTS_H
 
+#include "block/qcow2/alloc.h"
 #include "block/qcow2/compress.h" /* compressed_span, entry_free */
 #include "block/qcow2/state.h"
 
@@ -85,20 +86,6 @@ void refblock_set(struct qcow2 *q, struct table *t, u32 i, u64 value);
 int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, u64 cluster, struct table **out);
 /* Lower the refcounts of freed clusters that nobody can reach any more.  Suspends. */
 int refcount_release(struct fiber *f, struct qcow2 *q);
-
-/* --- alloc.c --- */
-struct alloc {
-	u64 hoff, clusters;
-	bool zeroed; /* never written: reads as zeros */
-};
-/* The lowest free cluster and up to `want` in all that follow it. */
-int cluster_alloc(struct fiber *f, struct qcow2 *q, u64 want, struct alloc *out);
-/* Exactly n in a row, for tables. */
-int cluster_alloc_run(struct fiber *f, struct qcow2 *q, u64 n, u64 *hoff);
-/* Nothing in memory points at them any more (I2: they are reused later). */
-void cluster_free(struct qcow2 *q, u64 hoff, u64 n);
-/* Is the write to these host bytes kept off metadata?  Else -EIO, corrupt. */
-int overlap_check(struct fiber *f, struct qcow2 *q, u64 hoff, u64 bytes);
 
 /* --- read.c, write.c, resize.c, check.c: the driver's calls --- */
 int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n);

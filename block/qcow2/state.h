@@ -10,14 +10,12 @@
 #include "block/image.h"
 #include "block/qcow2/cache.h"
 #include "block/qcow2/format.h"
-#include "block/qcow2/order.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/pending.h"
 #include "block/qcow2/snapshot.h"
 
 #define HEADER_SECTOR 512u
 
-<<<<<<< HEAD
 /* Header fields that are switched together, by one sector in stage B. */
 struct layout {
 	u64 bytes;
@@ -25,8 +23,6 @@ struct layout {
 	u32 l1_entries;
 };
 
-=======
->>>>>>> 1b48423 (tests: subclusters and data files beside the reference)
 struct qcow2 {
 	struct image img;
 
@@ -36,17 +32,13 @@ struct qcow2 {
 	u32 granule; /* metadata is written in multiples of this */
 	u64 max_hoff;
 	bool lazy, discard_host, check_only;
-	u32 sub_bits;  /* log2 of what an entry can say of: a subcluster, or a cluster */
-	bool extended; /* L2 entries of 16 bytes, with bits for 32 subclusters */
+	bool extended;		   /* L2 entries of 16 bytes, 32 subclusters */
+	u32 sub_bits;		   /* log2 of a subcluster; without them: of a cluster */
+	u64 zero_bit, placed_bits; /* of an L2 entry: reads as zeros; has a place */
 
-	/* Where guest data lies: img.below, or an external file, whose clusters have
-	 * no refcounts and lie where the guest sees them. */
-	struct image *data;
-	bool data_external;
-	bool data_raw;	 /* it is to stay valid as a raw image */
+	struct image *data; /* where guest data lies: img.below, or an external file */
+	bool data_external, data_raw;
 	char *data_name; /* as the header names it, NULL: not named */
-	u64 zero_bit;	 /* of an L2 entry, 0: there is none (version 2, extended) */
-	u64 placed_bits; /* of an L2 entry: any of them says that it has a place */
 
 	/* Header.  `head` is what the first sector of the file holds; layout and
 	 * refcount table below are newer until a commit has put them there. */
