@@ -21,7 +21,9 @@
 #include <errno.h>
 #include <unistd.h>
 
-#define MAX_PACKETS 16
+#define MAX_PACKETS  32
+#define PACKET_ROOM  (16 * MiB) /* wanted at most for all that are on their way */
+#define INLINE_BYTES 1024	/* clusters up to here are not worth a hop */
 
 /* One cluster on its way. */
 struct packet {
@@ -56,7 +58,9 @@ static struct packer *packer_get(struct qcow2 *q)
 	p = q->packer = try_alloc(sizeof(*p));
 	if (!p)
 		return NULL;
-	p->max = (u32)MIN(MAX(2 * sysconf(_SC_NPROCESSORS_ONLN), 2l), (long)MAX_PACKETS);
+	/* More than there are cores, so that they never wait for the loop. */
+	p->max = (u32)MAX(sysconf(_SC_NPROCESSORS_ONLN), 2l) + 2;
+	p->max = MIN(MAX(p->max, (u32)(PACKET_ROOM / q->cluster_bytes)), (u32)MAX_PACKETS);
 	list_init(&p->idle);
 	fiber_queue_init(&p->wait_packet);
 	fiber_queue_init(&p->wait_turn);
@@ -102,8 +106,7 @@ static struct packet *packet_new(const struct qcow2 *q)
 		return NULL;
 	k->codec = codec_new(compression_type(q));
 	k->out = try_alloc_aligned(q->cluster_bytes, 4096);
-	k->in = try_alloc_aligned(q->cluster_bytes, 4096);
-	if (k->codec && k->out && k->in)
+	if (k->codec && k->out)
 		return k;
 	packet_free(k);
 	return NULL;
@@ -316,7 +319,10 @@ static int packet_run(struct fiber *f, struct packet *k)
 	struct packer *p = k->q->packer;
 	int ret;
 
-	pool_call(f, pack, k);
+	if (k->q->cluster_bytes <= INLINE_BYTES)
+		pack(k);
+	else
+		pool_call(f, pack, k);
 	ret = packet_store(f, k);
 	packet_put(p, k);
 	return ret;
@@ -338,7 +344,7 @@ static void packet_fiber(struct fiber *f, void *arg)
 
 /* Data in one piece stay where they are; others, and the short end of a disk, are
  * copied. */
-static void take_data(struct packet *k, const struct image_transfer *t)
+static int take_data(struct packet *k, const struct image_transfer *t)
 {
 	u64 cluster = k->q->cluster_bytes, skip = t->skip;
 	unsigned i = 0;
@@ -348,11 +354,16 @@ static void take_data(struct packet *k, const struct image_transfer *t)
 	if (t->bytes == cluster && t->iov[i].iov_len - skip >= cluster) {
 		k->whole = (struct iovec){(u8 *)t->iov[i].iov_base + skip, cluster};
 	} else {
+		if (!k->in)
+			k->in = try_alloc_aligned(cluster, 4096);
+		if (!k->in)
+			return -ENOMEM;
 		iov_copy_from(t->iov, t->n, t->skip, k->in, t->bytes);
 		memset(k->in + t->bytes, 0, cluster - t->bytes);
 		k->whole = (struct iovec){k->in, t->bytes};
 	}
 	k->data = k->whole.iov_base;
+	return 0;
 }
 
 /* Hand in one cluster: what lies `skip` bytes into the vector. */
@@ -371,7 +382,11 @@ static int submit(struct fiber *f, struct qcow2 *q, const struct image_transfer 
 	k->group = g;
 	k->goff = t->offset + t->skip;
 	bitmaps_mark(q, k->goff, t->bytes);
-	take_data(k, t);
+	ret = take_data(k, t);
+	if (ret < 0) {
+		packet_put(q->packer, k);
+		return ret;
+	}
 	k->ticket = q->packer->handed++;
 	if (fiber_spawn(fiber_loop(f), packet_fiber, k) < 0)
 		return packet_run(f, k);
