@@ -76,6 +76,7 @@ BLOCK := \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
+	block/nbd/client.o \
 	block/nbd/options.o \
 	block/nbd/requests.o \
 	block/nbd/server.o \
@@ -324,7 +325,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
-LIBS_block   := $(shell pkg-config --libs jansson libdeflate libzstd zlib)
+LIBS_block   := $(shell pkg-config --libs jansson libdeflate libnbd libzstd zlib)
 LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------

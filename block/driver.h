@@ -19,6 +19,7 @@ struct image_protocol {
 };
 extern const struct image_protocol file_protocol;
 extern const struct image_protocol host_device_protocol;
+extern const struct image_protocol nbd_protocol, nbd_tcp_protocol, nbd_unix_protocol;
 
 /* What an image keeps in another file: open the one that policy->options under
  * `prefix` ("file.", "data-file.") describe, else NAME.  A host file or, as the

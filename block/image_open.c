@@ -25,8 +25,7 @@
 	"cache.direct cache.no-flush file."
 
 static const struct image_protocol *const protocols[] = {
-	&file_protocol,
-	&host_device_protocol,
+	&file_protocol, &host_device_protocol, &nbd_protocol, &nbd_tcp_protocol, &nbd_unix_protocol,
 };
 
 /* One image to open, without its backing. */

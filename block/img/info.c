@@ -28,13 +28,13 @@ static const char *file_name(const struct image *img)
 	return img->name;
 }
 
-static u64 disk_bytes(struct image *img)
+/* Not known of what another program keeps. */
+static bool disk_bytes(struct image *img, u64 *bytes)
 {
-	u64 bytes = 0;
-
 	while (img->below)
 		img = img->below;
-	return file_allocated_bytes(img, &bytes) < 0 ? 0 : bytes;
+	*bytes = 0;
+	return img->driver == &file_driver && file_allocated_bytes(img, bytes) == 0;
 }
 
 static void print_bitmaps(FILE *out, struct image *img)
@@ -75,10 +75,12 @@ static void print_human(FILE *out, struct image *img)
 {
 	struct qcow2_info q = {0};
 	bool qcow2 = img->driver == &qcow2_driver;
-	char size[32], disk[32];
+	char size[32], disk[32] = "unavailable";
+	u64 disk_used;
 
 	img_format_size(size, img->bytes);
-	img_format_size(disk, disk_bytes(img));
+	if (disk_bytes(img, &disk_used))
+		img_format_size(disk, disk_used);
 	if (qcow2)
 		qcow2_get_info(img, &q);
 	fprintf(out, "image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
@@ -153,6 +155,7 @@ static json_t *image_json(struct image *img)
 {
 	json_t *o = json_object(), *snapshots = img_snapshots_json(img);
 	struct qcow2_info q = {0};
+	u64 disk_used;
 
 	if (img->backing_format)
 		json_object_set_new(o, "backing-filename-format", json_string(img->backing_format));
@@ -165,7 +168,8 @@ static json_t *image_json(struct image *img)
 		json_object_set_new(o, "cluster-size", json_integer(q.cluster_bytes));
 	}
 	json_object_set_new(o, "format", json_string(img->driver->name));
-	json_object_set_new(o, "actual-size", json_integer((json_int_t)disk_bytes(img)));
+	if (disk_bytes(img, &disk_used))
+		json_object_set_new(o, "actual-size", json_integer((json_int_t)disk_used));
 	if (img->driver == &qcow2_driver)
 		json_object_set_new(o, "format-specific", qcow2_json(img, &q));
 	if (img->backing_name) {
