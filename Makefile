@@ -73,6 +73,7 @@ BLOCK := \
 	block/group.o \
 	block/image.o \
 	block/image_open.o \
+	block/job_commit.o \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
@@ -97,8 +98,8 @@ BLOCK := \
 	block/qcow2/compress.o \
 	block/qcow2/create.o \
 	block/qcow2/create_options.o \
-	block/qcow2/dirty_map.o \
 	block/qcow2/data_file.o \
+	block/qcow2/dirty_map.o \
 	block/qcow2/discard.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
@@ -128,6 +129,7 @@ BLOCK := \
 IMG := \
 	block/img/bitmap.o \
 	block/img/check.o \
+	block/img/commit.o \
 	block/img/compare.o \
 	block/img/convert.o \
 	block/img/convert_run.o \

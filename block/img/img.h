@@ -38,6 +38,7 @@ int img_convert(struct img *ctx, int argc, char **argv);
 int img_create(struct img *ctx, int argc, char **argv);
 int img_dd(struct img *ctx, int argc, char **argv);
 int img_info(struct img *ctx, int argc, char **argv);
+int img_commit(struct img *ctx, int argc, char **argv);
 int img_compare(struct img *ctx, int argc, char **argv);
 int img_map(struct img *ctx, int argc, char **argv);
 int img_measure(struct img *ctx, int argc, char **argv);

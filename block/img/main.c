@@ -20,6 +20,10 @@ const struct img_command img_commands[] = {
 	{"check",
 	 "check [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename",
 	 img_check},
+	{"commit",
+	 "commit [--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] "
+	 "[-r rate_limit] [-d] [-p] filename",
+	 img_commit},
 	{"compare",
 	 "compare [--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] "
 	 "[-s] [-U] filename1 filename2",

@@ -41,6 +41,11 @@ extern const struct create_option qcow2_create_table[];
 int qcow2_write_compressed(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
 			   unsigned n);
 
+/* Let everything show the backing image again: no cluster stays in use but for
+ * snapshots.  Durable on return; crash safe.  No other request may be under way.
+ * Suspends. */
+int qcow2_make_empty(struct fiber *f, struct image *img);
+
 /* What `info` shows. */
 struct qcow2_info {
 	u32 version, cluster_bytes, refcount_bits;

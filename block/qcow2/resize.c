@@ -5,6 +5,9 @@
 #include "block/qcow2/parts.h"
 
 #include "base/io.h"
+#include "block/driver.h"
+#include "block/qcow2/change.h"
+#include "block/qcow2/qcow2.h"
 #include "block/qcow2/bitmap_set.h"
 
 #include <errno.h>
@@ -109,12 +112,10 @@ static int grow(struct fiber *f, struct qcow2 *q, u64 bytes)
 	return ret;
 }
 
-/* Forget the L2 tables from entry n on.  No commit is running. */
-static void cut_l1(struct qcow2 *q, u32 n)
+/* Forget the L2 tables of entries [n, end).  No commit is running. */
+static void forget_tables(struct qcow2 *q, u32 n, u32 end)
 {
-	u32 clusters = (u32)clusters_of(q, n * 8ull);
-
-	for (u32 i = n; i < q->l1_entries; i++) {
+	for (u32 i = n; i < end; i++) {
 		u64 hoff = q->l1[i] & ENTRY_HOFF;
 
 		if (q->l2.tables[i])
@@ -126,6 +127,14 @@ static void cut_l1(struct qcow2 *q, u32 n)
 		if (q->l1[i])
 			l1_set(q, i, 0);
 	}
+}
+
+/* The same to the end, and of the table itself.  No commit is running. */
+static void cut_l1(struct qcow2 *q, u32 n)
+{
+	u32 clusters = (u32)clusters_of(q, n * 8ull);
+
+	forget_tables(q, n, q->l1_entries);
 	for (u32 i = clusters; i < q->l1_clusters; i++) {
 		u64 hoff = q->l1_hoff + ((u64)i << q->cluster_bits);
 
@@ -237,6 +246,21 @@ static void truncate_file(struct fiber *f, struct qcow2 *q)
 	fiber_mutex_unlock(f, &q->alloc_lock);
 }
 
+/* Until no table from entry n on is being loaded, and no commit is running. */
+static void wait_for_tables(struct fiber *f, struct qcow2 *q, u32 n)
+{
+	for (;;) {
+		struct table *t = NULL;
+
+		for (u32 i = n; i < q->l1_entries && !t; i++)
+			if (q->l2.tables[i] && q->l2.tables[i]->loading)
+				t = q->l2.tables[i];
+		if (!t && !q->committing)
+			return;
+		fiber_queue_wait(f, t ? &q->l2.loaded : &q->commit_queue);
+	}
+}
+
 static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
 {
 	u64 old = q->img.bytes, start = cluster_ceil(q, bytes);
@@ -245,17 +269,8 @@ static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
 	q->img.bytes = bytes;
 	q->layout_dirty = true;
 	ret = clusters_drop(f, q, start, cluster_ceil(q, old) - start);
-	while (ret == 0) {
-		struct table *t = NULL;
-
-		for (u32 i = l1_need(q, bytes); i < q->l1_entries && !t; i++)
-			if (q->l2.tables[i] && q->l2.tables[i]->loading)
-				t = q->l2.tables[i];
-		if (!t && !q->committing)
-			break;
-		fiber_queue_wait(f, t ? &q->l2.loaded : &q->commit_queue);
-	}
 	if (ret == 0) {
+		wait_for_tables(f, q, l1_need(q, bytes));
 		if (!q->snapshot_count) /* else its end may hold VM state */
 			cut_l1(q, MIN(q->l1_entries, l1_need(q, bytes)));
 		ret = qcow2_commit(f, q);
@@ -300,4 +315,40 @@ int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mo
 	if (ret < 0)
 		return err_set_errno(err, ret, "Failed to resize the image");
 	return 0;
+}
+
+/* What is pending when this stops goes out with later commits, in the same order. */
+static int drop_everything(struct fiber *f, struct qcow2 *q)
+{
+	u32 n = MIN(q->l1_entries, l1_need(q, q->img.bytes));
+	int ret = clusters_drop(f, q, 0, cluster_ceil(q, q->img.bytes));
+
+	if (ret < 0)
+		return ret;
+	wait_for_tables(f, q, 0);
+	forget_tables(q, 0, n);
+	ret = qcow2_commit(f, q);
+	if (ret < 0)
+		return ret;
+	q->commit_refcounts = true;
+	ret = qcow2_commit(f, q); /* lowered refcounts */
+	if (ret == 0)
+		truncate_file(f, q);
+	return ret;
+}
+
+int qcow2_make_empty(struct fiber *f, struct image *img)
+{
+	struct qcow2 *q = to_qcow2(img);
+	int ret;
+
+	assert(img->driver == &qcow2_driver);
+	if (!img->writable)
+		return -EROFS;
+	change_begin(f, q);
+	ret = write_begin(f, q);
+	if (ret == 0)
+		ret = drop_everything(f, q);
+	change_end(q);
+	return ret;
 }

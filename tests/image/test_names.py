@@ -137,6 +137,12 @@ def test_a_window_of_a_raw_file_is_that_part_of_it(tmp_path):
             '"file":{"driver":"file","filename":"%s"}}')
     cowimg("compare", "-f", "raw", "-F", "raw", name % whole, part(tmp_path, b"b" * 2048))
     run("qemu-img", "compare", name % whole, tmp_path / "part")
+    # Behind an overlay, too, and what is written stays out of the rest.
+    top = tmp_path / "top.qcow2"
+    cowimg("create", "-f", "qcow2", "-b", name % whole, "-F", "raw", top)
+    qemu_io(top, "read -P 0x62 0 2k", "write -P 0x64 512 512")
+    cowimg("commit", top)
+    assert whole.read_bytes() == b"a" * 1024 + b"b" * 512 + b"d" * 512 + b"b" * 1024 + b"c" * 1024
 
 
 def part(tmp_path, data):
