@@ -82,6 +82,7 @@ BLOCK := \
 	block/nbd/requests.o \
 	block/nbd/server.o \
 	block/qcow2/alloc.o \
+	block/qcow2/amend.o \
 	block/qcow2/batch.o \
 	block/qcow2/bitmap_ops.o \
 	block/qcow2/bitmap_session.o \
@@ -101,6 +102,7 @@ BLOCK := \
 	block/qcow2/data_file.o \
 	block/qcow2/dirty_map.o \
 	block/qcow2/discard.o \
+	block/qcow2/downgrade.o \
 	block/qcow2/grow.o \
 	block/qcow2/header.o \
 	block/qcow2/header_update.o \
@@ -117,6 +119,7 @@ BLOCK := \
 	block/qcow2/qcow2.o \
 	block/qcow2/read.o \
 	block/qcow2/refcount.o \
+	block/qcow2/refcount_width.o \
 	block/qcow2/resize.o \
 	block/qcow2/snapshot.o \
 	block/qcow2/snapshot_ops.o \
@@ -127,6 +130,7 @@ BLOCK := \
 	block/same.o
 
 IMG := \
+	block/img/amend.o \
 	block/img/bitmap.o \
 	block/img/check.o \
 	block/img/commit.o \
@@ -278,6 +282,7 @@ UNIT_TESTS := \
 	test_mem \
 	test_monitor \
 	test_options \
+	test_qcow2_amend \
 	test_qcow2_bitmap \
 	test_qcow2_edges \
 	test_qcow2_fault \

@@ -18,6 +18,7 @@
 
 struct image;
 struct file;
+struct amend_request;
 struct create_option;
 struct create_request;
 
@@ -54,6 +55,10 @@ struct image_driver {
 	/* Make the file(s) of an image of req->bytes; the options' names and types
 	 * are right.  Durable on return. */
 	int (*create)(struct fiber *f, const struct create_request *req, struct error *err);
+	/* What may be changed of it (amend.h); NULL: nothing. */
+	const struct create_option *amend_options;
+	int (*amend)(struct fiber *f, struct image *img, const struct amend_request *req,
+		     struct error *err);
 	/* img->below is open; sets img->bytes.  Fills err. */
 	int (*open)(struct fiber *f, struct image *img, const struct open_policy *policy,
 		    struct error *err);

@@ -33,6 +33,7 @@ struct img_command {
 };
 extern const struct img_command img_commands[]; /* ends with name NULL */
 
+int img_amend(struct img *ctx, int argc, char **argv);
 int img_bitmap(struct img *ctx, int argc, char **argv);
 int img_convert(struct img *ctx, int argc, char **argv);
 int img_create(struct img *ctx, int argc, char **argv);

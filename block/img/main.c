@@ -12,6 +12,10 @@
 #include <stdio.h>
 
 const struct img_command img_commands[] = {
+	{"amend",
+	 "amend [--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o "
+	 "options filename",
+	 img_amend},
 	{"bitmap",
 	 "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
 	 "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | "

@@ -25,7 +25,7 @@ struct plan {
 	enum prealloc preallocation;
 };
 
-static const struct disk_feature_name feature_names[] = {
+const struct disk_feature_name qcow2_feature_names[QCOW2_FEATURE_NAMES] = {
 	{0, 0, "dirty bit"},	    {0, 1, "corrupt bit"},	   {0, 2, "external data file"},
 	{0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
 	{2, 0, "bitmaps"},	    {2, 1, "raw external data"},
@@ -196,9 +196,9 @@ static int fill_header_cluster(const struct plan *p, u8 *head, struct error *err
 	if (data_bytes)
 		at = put_extension(head, at, EXT_DATA_FILE, p->opt->data_file, data_bytes);
 	/* Names for messages only: left out where a small cluster has no room. */
-	if (p->version > 2 && need + 8 + sizeof(feature_names) <= p->cluster_bytes)
-		at = put_extension(head, at, EXT_FEATURE_NAMES, feature_names,
-				   sizeof(feature_names));
+	if (p->version > 2 && need + 8 + sizeof(qcow2_feature_names) <= p->cluster_bytes)
+		at = put_extension(head, at, EXT_FEATURE_NAMES, qcow2_feature_names,
+				   sizeof(qcow2_feature_names));
 	at = put_extension(head, at, EXT_END, NULL, 0);
 	if (name_bytes) {
 		memcpy(head + at, name, name_bytes);

@@ -76,6 +76,8 @@ struct disk_feature_name {
 	char name[46]; /* zero padded, not always terminated */
 };
 _Static_assert(sizeof(struct disk_feature_name) == 48, "a feature name has 48 bytes");
+#define QCOW2_FEATURE_NAMES 8
+extern const struct disk_feature_name qcow2_feature_names[QCOW2_FEATURE_NAMES]; /* create.c */
 
 struct disk_bitmaps { /* the extension */
 	be32 count;

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/driver.h"
+#include "block/qcow2/amend.h"
 #include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
 #include "block/qcow2/data_file.h"
@@ -375,6 +376,8 @@ const struct image_driver qcow2_driver = {
 	.probe = qcow2_probe,
 	.create_options = qcow2_create_table,
 	.create = qcow2_create_request,
+	.amend_options = qcow2_amend_options,
+	.amend = qcow2_amend,
 	.open = qcow2_open,
 	.read = qcow2_read,
 	.write = change_write,
