@@ -122,6 +122,7 @@ BLOCK := \
 	block/qcow2/refcount_width.o \
 	block/qcow2/resize.o \
 	block/qcow2/snapshot.o \
+	block/qcow2/snapshot_live.o \
 	block/qcow2/snapshot_ops.o \
 	block/qcow2/sub_write.o \
 	block/qcow2/subcluster.o \
@@ -289,6 +290,7 @@ UNIT_TESTS := \
 	test_qcow2_flow \
 	test_qcow2_header \
 	test_qcow2_hostile \
+	test_qcow2_live \
 	test_qcow2_model \
 	test_qcow2_snapshot \
 	test_ram_load \

@@ -7,6 +7,8 @@
 #include "block/qcow2/change.h"
 #include "block/qcow2/parts.h"
 
+#include <errno.h>
+
 void change_begin(struct fiber *f, struct qcow2 *q)
 {
 	while (unlikely(q->frozen))
@@ -70,9 +72,17 @@ int change_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes)
 int change_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mode,
 		  struct error *err)
 {
+	struct qcow2 *q = to_qcow2(img);
+	u64 span = l2_span(q), start = align_up(img->bytes, span), end = q->l1_entries * span;
 	int ret;
 
-	change_begin(f, to_qcow2(img));
+	if (q->job)
+		return err_set(err, -EBUSY, "A snapshot is being taken");
+	/* VM state must not become part of the disk. */
+	ret = img->writable && start < end ? qcow2_vmstate_drop(f, img, 0, end - start) : 0;
+	if (ret < 0)
+		return err_set_errno(err, ret, "Could not drop the VM state");
+	change_begin(f, q);
 	ret = qcow2_resize(f, img, bytes, mode, err);
 	change_end(to_qcow2(img));
 	return ret;

@@ -107,6 +107,7 @@ int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes);
 
 /* Room in memory for n > l1_entries of L1, and as many L2 tables. */
 int l1_reserve_memory(struct qcow2 *q, u32 n);
+int l1_extend(struct fiber *f, struct qcow2 *q, u32 n); /* on disk too, if longer */
 
 /* --- commit.c --- */
 /* Make everything written and linked so far durable.  Suspends. */

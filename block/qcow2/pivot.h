@@ -37,7 +37,8 @@ struct pivot {
 	struct pivot_root roots[3];
 	u32 root_n;
 	enum pivot_flags flags;
-	u64 *l1; /* the active table to be, `l1_entries`; taken */
+	u32 clear_first, clear_end; /* FLAGS_CLEAR: of these L1 entries */
+	u64 *l1;		    /* the active table to be, `l1_entries`; taken */
 	u32 l1_entries;
 	u64 bytes;	  /* guest size to be */
 	bool from_active; /* l1 is the active one of now: its tables lose a reference

@@ -320,7 +320,10 @@ static int survey_flags(struct fiber *f, struct pivot *p)
 
 	for (u32 i = 0; i < p->l1_entries; i++) {
 		u64 hoff = p->l1[i] & ENTRY_HOFF;
-		bool flag = hoff && flag_of(p, hoff, p->l1[i] & ENTRY_COPIED);
+		bool flag = hoff && p->l1[i] & ENTRY_COPIED;
+
+		if (hoff && (p->flags != FLAGS_CLEAR || (i >= p->clear_first && i < p->clear_end)))
+			flag = flag_of(p, hoff, flag);
 
 		p->l1[i] = flag ? hoff | ENTRY_COPIED : hoff;
 	}

@@ -53,7 +53,7 @@ static void l1_switch(struct qcow2 *q, u32 n, u64 hoff, u32 clusters)
 	q->l1_fresh = q->layout_dirty = true;
 }
 
-static int l1_grow(struct fiber *f, struct qcow2 *q, u32 n)
+int l1_extend(struct fiber *f, struct qcow2 *q, u32 n)
 {
 	u32 clusters = (u32)clusters_of(q, n * 8ull), i;
 	u64 hoff;
@@ -94,7 +94,7 @@ static int zero_new_area(struct fiber *f, struct qcow2 *q, u64 old)
 static int grow(struct fiber *f, struct qcow2 *q, u64 bytes)
 {
 	u64 old = q->img.bytes;
-	int ret = l1_grow(f, q, l1_need(q, bytes));
+	int ret = l1_extend(f, q, l1_need(q, bytes));
 
 	if (ret == 0)
 		ret = qcow2_commit(f, q); /* the L1 table, with the old size */

@@ -47,4 +47,31 @@ int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2
 int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err);
 int qcow2_snapshot_delete(struct fiber *f, struct image *img, u32 index, struct error *err);
 
+/* --- of a running machine, see snapshot_live.c --- */
+
+struct qcow2_snapshot_job;
+/* The moment: no change gets through from here on, until qcow2_snapshot_keep or
+ * _cancel.  Waits for changes under way and takes no further I/O.  -EBUSY: one is
+ * under way; meanwhile sizes stay and no other snapshot is applied. */
+int qcow2_snapshot_begin(struct fiber *f, struct image *img, struct qcow2_snapshot_job **out);
+/* The disk of that moment is kept, durably; changes go on.  Then finish or cancel;
+ * after a failure, cancel. */
+int qcow2_snapshot_keep(struct fiber *f, struct qcow2_snapshot_job *job);
+/* The entry appears; with vm_state_bytes it takes the VM state along, else that goes
+ * away.  Frees the job unless it fails: then try again, or cancel. */
+int qcow2_snapshot_finish(struct fiber *f, struct qcow2_snapshot_job *job,
+			  const struct qcow2_new_snapshot *s);
+int qcow2_snapshot_cancel(struct fiber *f, struct qcow2_snapshot_job *job); /* frees it */
+
+/* VM state of the active state (or of the snapshot that a read-only image shows):
+ * offsets count from the first L1 entry behind the disk.  Writes and drops are of
+ * whole clusters (-EINVAL); what was never written, or dropped, reads as zeros. */
+int qcow2_vmstate_write(struct fiber *f, struct image *img, u64 off, const struct iovec *iov,
+			unsigned n);
+int qcow2_vmstate_drop(struct fiber *f, struct image *img, u64 off, u64 bytes);
+int qcow2_vmstate_read(struct fiber *f, struct image *img, u64 off, const struct iovec *iov,
+		       unsigned n);
+/* Instead of what is there, show what this snapshot has; shared, until written. */
+int qcow2_vmstate_adopt(struct fiber *f, struct image *img, u32 index, struct error *err);
+
 #endif

@@ -10,6 +10,7 @@
  * QEMU's docs/interop/qcow2, "Snapshots".  Thread: the image's loop. */
 #include "block/qcow2/change.h"
 #include "block/qcow2/pivot.h"
+#include "block/qcow2/snapshot_int.h"
 
 #include "base/log.h"
 #include "base/opts.h"
@@ -18,12 +19,12 @@
 #include <stdio.h>
 
 /* L1 entries that the guest's disk takes; behind them lies VM state. */
-static u32 disk_entries(const struct qcow2 *q, u64 bytes)
+u32 snapshot_disk_entries(const struct qcow2 *q, u64 bytes)
 {
 	return (u32)((bytes + l2_span(q) - 1) / l2_span(q));
 }
 
-static u64 *copy_l1(const u64 *l1, u32 have, u32 n)
+u64 *snapshot_copy_l1(const u64 *l1, u32 have, u32 n)
 {
 	u64 *copy = try_alloc(MAX(n, 1u) * sizeof(*copy));
 
@@ -33,7 +34,7 @@ static u64 *copy_l1(const u64 *l1, u32 have, u32 n)
 }
 
 /* Begin: nobody changes anything until the thaw. */
-static int ops_begin(struct fiber *f, struct qcow2 *q)
+int snapshot_ops_begin(struct fiber *f, struct qcow2 *q)
 {
 	int ret;
 
@@ -50,7 +51,7 @@ static int ops_begin(struct fiber *f, struct qcow2 *q)
 
 /* What was freed, in memory, reaches the file with the lowered refcounts; should
  * it not, it is a leak. */
-static int ops_end(struct fiber *f, struct qcow2 *q, int ret)
+int snapshot_ops_end(struct fiber *f, struct qcow2 *q, int ret)
 {
 	if (ret == 0) {
 		(void)qcow2_commit(f, q);
@@ -113,29 +114,35 @@ static int list_with(const struct qcow2 *q, const struct qcow2_new_snapshot *fro
 	return -EFBIG;
 }
 
-static int create_frozen(struct fiber *f, struct qcow2 *q, const struct qcow2_new_snapshot *from)
+/* The entry appears.  With a job it shows the disk that the job keeps, else the one
+ * of now.  VM state of the active state goes with it, or away. */
+int snapshot_add(struct fiber *f, struct qcow2 *q, const struct qcow2_new_snapshot *from,
+		 const struct qcow2_snapshot_job *job)
 {
-	u32 disk = MIN(disk_entries(q, q->img.bytes), q->l1_entries), n = q->snapshot_count;
-	bool vm = from->vm_state_bytes;
-	u32 kept_n = vm ? q->l1_entries : disk;
+	u32 disk = MIN(snapshot_disk_entries(q, q->img.bytes), q->l1_entries),
+	    n = q->snapshot_count;
+	u32 vm = from->vm_state_bytes ? q->l1_entries - disk : 0;
 	struct pivot p = {.q = q,
-			  .flags = FLAGS_CLEAR,
+			  .flags = job ? FLAGS_COUNT : FLAGS_CLEAR,
+			  .clear_end = disk,
 			  .l1_entries = disk,
 			  .bytes = q->img.bytes,
 			  .from_active = true,
 			  .snapshot_n = n + 1,
-			  .kept_n = kept_n};
-	AUTO_FREE u64 *kept = copy_l1(q->l1, q->l1_entries, kept_n);
+			  .kept_n = disk + vm};
+	AUTO_FREE u64 *kept = snapshot_copy_l1(q->l1, q->l1_entries, disk + vm);
 	int ret = list_with(q, from, &p.snapshots);
 
 	if (ret < 0)
 		return ret;
-	/* VM state that nobody wants loses its references. */
 	if (!vm && q->l1_entries > disk)
 		p.roots[p.root_n++] = (struct pivot_root){q->l1, disk, q->l1_entries, -1, false};
-	p.roots[p.root_n++] = (struct pivot_root){q->l1, 0, disk, 1, true};
+	if (!job)
+		p.roots[p.root_n++] = (struct pivot_root){q->l1, 0, disk, 1, true};
+	else if (kept)
+		memcpy(kept, job->l1, disk * sizeof(*kept));
 	p.fresh = &p.snapshots[n];
-	p.l1 = copy_l1(q->l1, disk, disk);
+	p.l1 = snapshot_copy_l1(q->l1, disk, disk);
 	p.kept = kept;
 	if (p.l1 && kept) {
 		ret = pivot_run(f, &p);
@@ -153,18 +160,18 @@ static int create_frozen(struct fiber *f, struct qcow2 *q, const struct qcow2_ne
 int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2_new_snapshot *s)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = ops_begin(f, q);
+	int ret = snapshot_ops_begin(f, q);
 
 	if (ret < 0)
 		return ret;
-	return ops_end(f, q, create_frozen(f, q, s));
+	return snapshot_ops_end(f, q, snapshot_add(f, q, s, NULL));
 }
 
 /* --- looking at one --- */
 
 /* The L1 table of a snapshot, in host byte order, with zeros up to n entries. */
-static int load_l1(struct fiber *f, struct qcow2 *q, const struct qcow2_snapshot *s, u32 n,
-		   u64 **out, struct error *err)
+int snapshot_load_l1(struct fiber *f, struct qcow2 *q, const struct qcow2_snapshot *s, u32 n,
+		     u64 **out, struct error *err)
 {
 	u64 *l1;
 	int ret;
@@ -188,7 +195,7 @@ static int load_l1(struct fiber *f, struct qcow2 *q, const struct qcow2_snapshot
 	return 0;
 }
 
-static int judge_size(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
+int snapshot_judge_size(const struct qcow2 *q, const struct qcow2_snapshot *s, struct error *err)
 {
 	if (s->disk_bytes > (u64)INT64_MAX - q->cluster_bytes || !is_aligned(s->disk_bytes, 512) ||
 	    (s->disk_bytes + l2_span(q) - 1) / l2_span(q) > QCOW2_MAX_L1_BYTES / 8)
@@ -238,13 +245,13 @@ int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct err
 	if (at < 0)
 		return err_set(err, at, "Failed to load snapshot: Can't find snapshot");
 	s = &q->snapshots[at];
-	ret = judge_size(q, s, err);
+	ret = snapshot_judge_size(q, s, err);
 	if (ret < 0)
 		return ret;
-	ret = load_l1(f, q, s, disk_entries(q, s->disk_bytes), &l1, err);
+	ret = snapshot_load_l1(f, q, s, snapshot_disk_entries(q, s->disk_bytes), &l1, err);
 	if (ret < 0)
 		return err_prefix(err, "Failed to load snapshot");
-	n = MAX(disk_entries(q, s->disk_bytes), s->l1_entries);
+	n = MAX(snapshot_disk_entries(q, s->disk_bytes), s->l1_entries);
 	ret = cache_set_n(&q->l2, MAX(n, q->l2.n));
 	if (ret < 0) {
 		free(l1);
@@ -260,20 +267,21 @@ static int judge_apply(const struct qcow2 *q, const struct qcow2_snapshot *s, st
 {
 	if (s->disk_bytes != q->img.bytes && q->version < 3)
 		return err_set(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
-	return judge_size(q, s, err);
+	return snapshot_judge_size(q, s, err);
 }
 
 static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct error *err)
 {
 	const struct qcow2_snapshot *s = &q->snapshots[index];
-	struct pivot p = {.q = q, .flags = FLAGS_CLEAR, .bytes = s->disk_bytes};
+	struct pivot p = {
+		.q = q, .flags = FLAGS_CLEAR, .bytes = s->disk_bytes, .clear_end = UINT32_MAX};
 	int ret = judge_apply(q, s, err);
 	u32 need;
 
 	if (ret < 0)
 		return ret;
-	need = disk_entries(q, s->disk_bytes);
-	ret = load_l1(f, q, s, need, &p.l1, err);
+	need = snapshot_disk_entries(q, s->disk_bytes);
+	ret = snapshot_load_l1(f, q, s, need, &p.l1, err);
 	if (ret < 0)
 		return ret;
 	p.l1_entries = MAX(need, s->l1_entries);
@@ -287,13 +295,13 @@ static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct erro
 int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = ops_begin(f, q);
+	int ret = q->job ? -EBUSY : snapshot_ops_begin(f, q);
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not write to the image");
 	ret = index < q->snapshot_count ? apply_frozen(f, q, index, err)
 					: err_set(err, -ENOENT, "snapshot not found");
-	return ops_end(f, q, ret);
+	return snapshot_ops_end(f, q, ret);
 }
 
 static void list_without(const struct qcow2 *q, u32 index, struct qcow2_snapshot *list)
@@ -326,12 +334,12 @@ static int delete_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct err
 			  .from_active = true,
 			  .snapshot_n = q->snapshot_count - 1};
 	u64 *l1;
-	int ret = load_l1(f, q, &gone, 0, &l1, err);
+	int ret = snapshot_load_l1(f, q, &gone, 0, &l1, err);
 
 	if (ret < 0)
 		return ret;
 	p.roots[p.root_n++] = (struct pivot_root){l1, 0, gone.l1_entries, -1, false};
-	p.l1 = copy_l1(q->l1, q->l1_entries, q->l1_entries);
+	p.l1 = snapshot_copy_l1(q->l1, q->l1_entries, q->l1_entries);
 	p.snapshots = try_alloc(q->snapshot_count * sizeof(*p.snapshots));
 	if (p.l1 && p.snapshots) {
 		list_without(q, index, p.snapshots);
@@ -353,11 +361,11 @@ static int delete_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct err
 int qcow2_snapshot_delete(struct fiber *f, struct image *img, u32 index, struct error *err)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = ops_begin(f, q);
+	int ret = snapshot_ops_begin(f, q);
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not write to the image");
 	ret = index < q->snapshot_count ? delete_frozen(f, q, index, err)
 					: err_set(err, -ENOENT, "snapshot not found");
-	return ops_end(f, q, ret);
+	return snapshot_ops_end(f, q, ret);
 }

@@ -96,6 +96,7 @@ struct qcow2 {
 	bool snapshots_repair; /* read what is too much, as far as it goes */
 	u32 snapshots_cut;     /* that many did not fit */
 	u32 changes;	       /* to the image, under way (change.c) */
+	struct qcow2_snapshot_job *job;
 	bool frozen;
 	struct fiber_queue change_queue;
 
