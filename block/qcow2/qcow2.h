@@ -37,7 +37,7 @@ extern const struct create_option qcow2_create_table[];
  * compressed side by side on all cores; so are those of other calls that run
  * meanwhile on other fibers, and yet their data lie in the file in the order of
  * the calls.  -EIO if one of the clusters is allocated already, -EINVAL if they
- * are not whole, -ENOTSUP for encrypted images.  Suspends. */
+ * are not whole, -ENOTSUP for encrypted images and external data files.  Suspends. */
 int qcow2_write_compressed(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
 			   unsigned n);
 

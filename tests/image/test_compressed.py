@@ -75,6 +75,25 @@ def test_what_is_packed_the_reference_reads_and_checks(tmp_path, raw, kind, clus
         0.02 * other.stat().st_size + room
 
 
+@pytest.mark.parametrize("options", ["compression_type=zlib", "compression_type=zstd",
+                                     "compat=0.10,cluster_size=4k",
+                                     "extended_l2=on,compression_type=zstd"])
+def test_convert_compresses_and_unpacks(tmp_path, raw, options):
+    ours, ref, back = tmp_path / "a.qcow2", tmp_path / "b.qcow2", tmp_path / "back"
+    cowimg("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, ours)
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, ref)
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", ours, raw)
+    assert abs(ours.stat().st_size - ref.stat().st_size) < 0.02 * ref.stat().st_size
+    for image in (ours, ref):
+        assert "No errors" in check_alike(image)
+        assert same(cowimg("map", "--output=json", image), qemu_img("map", "--output=json", image))
+        cowimg("convert", "-f", "qcow2", "-O", "raw", image, back)
+        assert back.read_bytes() == raw.read_bytes()
+    again = tmp_path / "again.qcow2"  # the same bytes, however the threads ran
+    cowimg("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", options, raw, again)
+    assert again.read_bytes() == ours.read_bytes()
+
+
 def test_version_2_and_narrow_refcounts_take_compressed_clusters(tmp_path, raw):
     for create in (["version=2"], ["refcount=1"], ["refcount=2"], ["refcount=64"], ["lazy"]):
         image = tmp_path / "a.qcow2"

@@ -177,6 +177,7 @@ struct lab {
 	struct mem_disk disk;
 	struct image *img;
 	u32 cluster, refcount_bits, type;
+	bool extended; /* L2 entries */
 	u8 *want;
 };
 
@@ -195,6 +196,7 @@ static void lab_make(struct fiber *f, struct lab *l, const struct lab *like)
 	struct qcow2_create_options opt = {.bytes = BYTES,
 					   .cluster_bytes = like->cluster,
 					   .refcount_bits = like->refcount_bits,
+					   .extended_l2 = like->extended,
 					   .compression_type = like->type};
 	struct error err = {0};
 	struct image *file;
@@ -277,6 +279,9 @@ static void compressed_clusters_are_overwritten_freed_and_packed_again(void **st
 
 		like.refcount_bits = cluster == 4096 ? 1 : cluster == 8192 ? 2 : 16;
 		assert_int_equal(loop_run_fiber(*state, flow, &like), 0);
+		like.extended = true;
+		if (cluster >= 16384)
+			assert_int_equal(loop_run_fiber(*state, flow, &like), 0);
 	}
 }
 
@@ -309,6 +314,8 @@ static void only_whole_clusters_that_are_not_there_are_packed(void **state)
 {
 	struct lab like = {.cluster = CLUSTER};
 
+	assert_int_equal(loop_run_fiber(*state, rules, &like), 0);
+	like.extended = true;
 	assert_int_equal(loop_run_fiber(*state, rules, &like), 0);
 }
 
