@@ -149,6 +149,7 @@ IMG := \
 	block/img/open.o \
 	block/img/options.o \
 	block/img/progress.o \
+	block/img/rebase.o \
 	block/img/resize.o \
 	block/img/serve.o \
 	block/img/snapshot.o \

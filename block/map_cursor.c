@@ -20,7 +20,7 @@ void map_cursor_init(struct map_cursor *c, struct image *top, const struct image
 	*c = (struct map_cursor){0};
 	for (const struct image *img = top; img && img != end; img = img->backing)
 		n++;
-	c->layers = xnew_n(struct map_layer, n);
+	c->layers = xnew_n(struct map_layer, MAX(n, 1u));
 	for (struct image *img = top; c->n < n; img = img->backing)
 		c->layers[c->n++].img = img;
 }

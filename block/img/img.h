@@ -45,6 +45,7 @@ int img_map(struct img *ctx, int argc, char **argv);
 int img_measure(struct img *ctx, int argc, char **argv);
 int img_serve(struct img *ctx, int argc, char **argv);
 int img_check(struct img *ctx, int argc, char **argv);
+int img_rebase(struct img *ctx, int argc, char **argv);
 int img_resize(struct img *ctx, int argc, char **argv);
 int img_snapshot(struct img *ctx, int argc, char **argv);
 

@@ -56,6 +56,10 @@ const struct img_command img_commands[] = {
 	 "measure [--output=ofmt] [-O output_fmt] [-o options] [-l snapshot_param] [--size N | "
 	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
 	 img_measure},
+	{"rebase",
+	 "rebase [--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] "
+	 "[-p] [-u] -b backing_file [-F backing_fmt] filename",
+	 img_rebase},
 	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
 	{"serve",
 	 "serve [--object objectdef] [--image-opts] [-f fmt] [-r] [-U] [-t cache] [-k socket | -b "
