@@ -116,6 +116,7 @@ BLOCK := \
 	block/qcow2/pivot_count.o \
 	block/qcow2/pivot_place.o \
 	block/qcow2/pivot_write.o \
+	block/qcow2/prealloc.o \
 	block/qcow2/qcow2.o \
 	block/qcow2/read.o \
 	block/qcow2/refcount.o \

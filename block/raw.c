@@ -179,7 +179,7 @@ static int raw_resize(struct fiber *f, struct image *img, u64 bytes, enum preall
 		return err_set(err, -EINVAL, "Disk size too large for the chosen offset");
 	ret = image_resize_alloc(f, img->below, end, mode, err);
 	if (ret == 0)
-		img->bytes = bytes;
+		img->bytes = align_up(bytes, SECTOR_BYTES);
 	return ret;
 }
 

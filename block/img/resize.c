@@ -1,6 +1,7 @@
 /* cowimg resize: grow or shrink an image. */
 #include "block/img/img.h"
 
+#include "base/opts.h"
 #include "block/image.h"
 
 #include <errno.h>
@@ -10,6 +11,7 @@ struct resize {
 	struct img *ctx;
 	const char *file, *size;
 	struct img_source source;
+	enum prealloc mode;
 	bool shrink;
 };
 
@@ -19,6 +21,8 @@ static int new_bytes(struct resize *o, const struct image *img, u64 *bytes)
 	u64 value;
 	int ret = img_parse_size(o->size + (sign == '+' || sign == '-'), &value);
 
+	if (ret == -ERANGE && parse_size(o->size, 1, &value) == 0)
+		return img_error(o->ctx, "New image size must be positive");
 	if (ret < 0) {
 		img_error(o->ctx, "Parameter 'size' expects a non-negative number below 2^64");
 		fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
@@ -31,16 +35,15 @@ static int new_bytes(struct resize *o, const struct image *img, u64 *bytes)
 		*bytes = sign == '+' ? img->bytes + value : value;
 	if (!*bytes)
 		return img_error(o->ctx, "New image size must be positive");
-	if (*bytes > INT64_MAX - 512)
-		return img_error(o->ctx, "New image size is too large");
-	*bytes = align_up(*bytes, 512);
+	if (*bytes > INT64_MAX)
+		return img_error(o->ctx, "New image size must be positive");
 	return IMG_OK;
 }
 
 static int run(struct resize *o, struct image *img)
 {
 	struct error err = {0};
-	u64 bytes;
+	u64 bytes = 0;
 
 	if (new_bytes(o, img, &bytes))
 		return IMG_ERROR;
@@ -52,7 +55,9 @@ static int run(struct resize *o, struct image *img)
 			"image's end. Before performing such an operation, make sure there is "
 			"no important data there.");
 	}
-	if (image_resize(o->ctx->f, img, bytes, &err) < 0)
+	if (bytes < img->bytes && o->mode != PREALLOC_OFF)
+		return img_error(o->ctx, "Preallocation can only be used for growing images");
+	if (image_resize_alloc(o->ctx->f, img, bytes, o->mode, &err) < 0)
 		return img_error(o->ctx, "%s", err.text);
 	return IMG_OK;
 }
@@ -69,6 +74,17 @@ static int open_and_run(struct resize *o)
 	if (code == IMG_OK)
 		img_say(o->ctx, "Image resized.\n");
 	return code;
+}
+
+static int parse_mode(struct resize *o, const char *text)
+{
+	static const char *const modes[] = {"off", "metadata", "falloc", "full", NULL};
+	int mode = parse_choice(text, modes);
+
+	if (mode < 0)
+		return img_error(o->ctx, "Invalid preallocation mode '%s'", text);
+	o->mode = (enum prealloc)mode;
+	return IMG_OK;
 }
 
 /* "-10M" is a size, not options: take it off before getopt sees it. */
@@ -96,10 +112,9 @@ int img_resize(struct img *ctx, int argc, char **argv)
 		case 'q': ctx->quiet = true; break;
 		case OPTION_SHRINK: o.shrink = true; break;
 		case OPTION_PREALLOCATION:
-			if (!strcmp(optarg, "off"))
-				break;
-			return img_error(ctx, "--preallocation=%s is not supported, expected off",
-					 optarg);
+			if (parse_mode(&o, optarg))
+				return IMG_ERROR;
+			break;
 		default:
 			if (img_source_option(ctx, &o.source, letter))
 				return IMG_ERROR;

@@ -123,6 +123,8 @@ static int drop_locked(struct fiber *f, const struct drop *d)
 
 	if (ret < 0)
 		return ret;
+	if (!t && (d->mode == DROP_HOLE || !backing_covers(q, d->goff)))
+		return 0; /* quickly over what a giant image never had */
 	ret = judge(f, d, t);
 	if (ret > 0 && q->data_external)
 		ret = drop_data(f, d, ret);

@@ -3,6 +3,7 @@
  * A longer L1 table goes to a fresh place and is switched by the header (stage
  * B).  Thread: the image's loop. */
 #include "block/qcow2/parts.h"
+#include "block/qcow2/prealloc.h"
 
 #include "base/io.h"
 #include "block/driver.h"
@@ -91,24 +92,34 @@ static int zero_new_area(struct fiber *f, struct qcow2 *q, u64 old)
 
 /* The header names the new size when all it shows is durable: after a power loss
  * a guest must not see the end of a longer backing image. */
-static int grow(struct fiber *f, struct qcow2 *q, u64 bytes)
+static int grow(struct fiber *f, struct qcow2 *q, u64 bytes, enum prealloc mode, struct error *err)
 {
 	u64 old = q->img.bytes;
 	int ret = l1_extend(f, q, l1_need(q, bytes));
 
+	if (ret < 0)
+		return err_set_errno(err, ret, "Failed to grow the L1 table");
+	ret = qcow2_commit(f, q); /* the L1 table, with the old size */
 	if (ret == 0)
-		ret = qcow2_commit(f, q); /* the L1 table, with the old size */
+		ret = prealloc_data_file(f, q, bytes, mode, err);
 	if (ret < 0)
 		return ret;
 	q->img.bytes = bytes;
 	ret = zero_new_area(f, q, old);
+	if (q->data_raw && mode == PREALLOC_OFF)
+		mode = PREALLOC_METADATA; /* its offsets are fixed from the start */
+	if (ret == 0 && mode != PREALLOC_OFF)
+		ret = prealloc_area(f, q, old, bytes, mode, err);
 	if (ret == 0)
 		ret = qcow2_commit(f, q);
 	q->layout_dirty = true;
 	if (ret == 0)
 		ret = qcow2_commit(f, q);
-	if (ret < 0)
+	if (ret < 0) {
+		(void)clusters_drop(f, q, cluster_ceil(q, old),
+				    cluster_ceil(q, bytes) - cluster_ceil(q, old));
 		q->img.bytes = old;
+	}
 	return ret;
 }
 
@@ -232,6 +243,25 @@ static int drop_idle_blocks(struct fiber *f, struct qcow2 *q)
 	return ret;
 }
 
+/* Take alloc_lock while no growth of the refcount tree is pending: commits under
+ * it must not have to allocate. */
+static int lock_settled(struct fiber *f, struct qcow2 *q)
+{
+	for (int round = 0; round < 8; round++) {
+		int ret;
+
+		fiber_mutex_lock(f, &q->alloc_lock);
+		if (!grow_is_needed(q))
+			return 0;
+		fiber_mutex_unlock(f, &q->alloc_lock);
+		q->commit_refcounts = true;
+		ret = qcow2_commit(f, q);
+		if (ret < 0)
+			return ret;
+	}
+	return -EAGAIN;
+}
+
 /* Give the end of the file back.  Nothing is lost if that fails. */
 static void truncate_file(struct fiber *f, struct qcow2 *q)
 {
@@ -239,7 +269,8 @@ static void truncate_file(struct fiber *f, struct qcow2 *q)
 	struct error ignored = {0};
 	u64 end;
 
-	fiber_mutex_lock(f, &q->alloc_lock);
+	if (lock_settled(f, q) < 0)
+		return;
 	if (file->grows && drop_idle_blocks(f, q) == 0 && used_end(f, q, &end) == 0 && end &&
 	    end < file->bytes && image_resize(f, file, end, &ignored) == 0)
 		q->fresh_hoff = end;
@@ -261,7 +292,18 @@ static void wait_for_tables(struct fiber *f, struct qcow2 *q, u32 n)
 	}
 }
 
-static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
+/* The old size stays, but what was dropped until then is gone. */
+static int shrink_failed(struct qcow2 *q, u64 old, u64 bytes, int ret, struct error *err)
+{
+	q->img.bytes = old;
+	q->layout_dirty = true;
+	return err_set(err, ret,
+		       "Failed to shrink the image: %s (it has its old size, but data beyond byte "
+		       "%llu may be lost)",
+		       strerror(-ret), (unsigned long long)bytes);
+}
+
+static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes, struct error *err)
 {
 	u64 old = q->img.bytes, start = cluster_ceil(q, bytes);
 	int ret;
@@ -275,13 +317,12 @@ static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes)
 			cut_l1(q, MIN(q->l1_entries, l1_need(q, bytes)));
 		ret = qcow2_commit(f, q);
 	}
-	if (ret < 0) {
-		q->img.bytes = old;
-		q->layout_dirty = true;
-		return ret;
-	}
+	if (ret < 0)
+		return shrink_failed(q, old, bytes, ret, err);
 	q->commit_refcounts = true;
 	ret = qcow2_commit(f, q); /* lowered refcounts */
+	if (ret == 0)
+		ret = prealloc_data_file(f, q, bytes, PREALLOC_OFF, err);
 	if (ret == 0)
 		truncate_file(f, q);
 	return ret;
@@ -293,15 +334,14 @@ int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mo
 	struct qcow2 *q = to_qcow2(img);
 	int ret;
 
-	if (mode != PREALLOC_OFF)
-		return err_set(err, -ENOTSUP, "Unsupported preallocation mode");
+	*err = (struct error){0};
 	if (!is_aligned(bytes, 512))
 		return err_set(err, -EINVAL, "The new size must be a multiple of 512");
 	if (q->version < 3 && q->snapshot_count)
 		return err_set(err, -ENOTSUP, "Can't resize a v2 image which has snapshots");
 	if (bytes > (u64)INT64_MAX - q->cluster_bytes ||
 	    (bytes + l2_span(q) - 1) / l2_span(q) > QCOW2_MAX_L1_BYTES / 8)
-		return err_set(err, -EFBIG, "The new size is too large for this cluster size");
+		return err_set(err, -EFBIG, "Failed to grow the L1 table: File too large");
 	ret = bitmaps_may_resize(q, err);
 	if (ret < 0)
 		return ret;
@@ -309,12 +349,12 @@ int qcow2_resize(struct fiber *f, struct image *img, u64 bytes, enum prealloc mo
 	if (ret == 0 && bytes > img->bytes)
 		ret = bitmaps_resize(f, q, bytes);
 	if (ret == 0)
-		ret = bytes < img->bytes ? shrink(f, q, bytes) : grow(f, q, bytes);
+		ret = bytes < img->bytes ? shrink(f, q, bytes, err) : grow(f, q, bytes, mode, err);
 	if (ret == 0) /* again after growing: the map of what is written grows too */
 		ret = bitmaps_resize(f, q, bytes);
-	if (ret < 0)
+	if (ret < 0 && !err->code)
 		return err_set_errno(err, ret, "Failed to resize the image");
-	return 0;
+	return ret;
 }
 
 /* What is pending when this stops goes out with later commits, in the same order. */
