@@ -63,6 +63,7 @@ static void make_image(struct fiber *f, struct run *r)
 					   .cluster_bytes = r->s->cluster_bytes,
 					   .refcount_bits = r->s->refcount_bits,
 					   .lazy_refcounts = r->s->lazy,
+					   .extended_l2 = r->s->extended,
 					   .backing_file = r->s->backing ? "backing" : NULL,
 					   .backing_format = r->s->backing ? "raw" : NULL};
 	struct image *file = mem_image_new(fiber_loop(f), &r->disk);
@@ -205,6 +206,7 @@ static void run_large(struct fiber *f, struct run *r)
 static void run_resize(struct fiber *f, struct run *r)
 {
 	const u64 sizes[] = {8 * MiB, GUEST_BYTES + 4096, 4 * MiB, GUEST_BYTES};
+	const enum prealloc modes[] = {PREALLOC_OFF, PREALLOC_OFF, PREALLOC_METADATA, PREALLOC_OFF};
 	struct error err = {0};
 
 	for (u32 i = 0; i < ARRAY_LEN(sizes); i++) {
@@ -212,7 +214,7 @@ static void run_resize(struct fiber *f, struct run *r)
 		u8 buf[SECTOR];
 
 		memset(buf, (int)i, sizeof(buf));
-		if (image_resize(f, r->img, sizes[i], &err) < 0)
+		if (image_resize_alloc(f, r->img, sizes[i], modes[i], &err) < 0)
 			fail_msg("%s", err.text);
 		for (u64 k = 0; k < 16; k++)
 			assert_int_equal(image_pwrite(f, r->img, last + k * 4096, buf, SECTOR), 0);

@@ -385,6 +385,35 @@ static void power_cut_while_resizing_leaves_no_corruption(void **state)
 					      .images = 60});
 }
 
+static void power_cut_with_subclusters_loses_nothing_flushed(void **state)
+{
+	run_scenario(state, (struct scenario){.name = "16 KiB clusters of 32 subclusters",
+					      .cluster_bytes = 16384,
+					      .version = 3,
+					      .extended = true,
+					      .discard = true,
+					      .writes = 110,
+					      .samples = 1,
+					      .images = 60});
+	run_scenario(state, (struct scenario){.name = "subclusters over a backing image",
+					      .cluster_bytes = 65536,
+					      .version = 3,
+					      .extended = true,
+					      .backing = true,
+					      .writes = 110,
+					      .samples = 1,
+					      .images = 40});
+	run_scenario(state, (struct scenario){.name = "subclusters, lazy refcounts, resizing",
+					      .cluster_bytes = 32768,
+					      .version = 3,
+					      .extended = true,
+					      .lazy = true,
+					      .resize = true,
+					      .writes = 30,
+					      .samples = 1,
+					      .images = 40});
+}
+
 static void power_cut_among_compressed_writes_loses_nothing_flushed(void **state)
 {
 	run_scenario(state, (struct scenario){.name = "compressed, 4 KiB clusters",
@@ -419,6 +448,7 @@ static void power_cut_among_compressed_writes_loses_nothing_flushed(void **state
 		X(power_cut_of_a_version_2_image_loses_nothing_flushed),                           \
 		X(power_cut_with_lazy_refcounts_is_repaired_at_open),                              \
 		X(power_cut_while_resizing_leaves_no_corruption),                                  \
+		X(power_cut_with_subclusters_loses_nothing_flushed),                               \
 		X(power_cut_among_compressed_writes_loses_nothing_flushed)
 
 int main(void)

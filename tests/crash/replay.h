@@ -17,11 +17,12 @@ struct scenario {
 	const char *name;
 	u32 cluster_bytes, refcount_bits, version;
 	bool lazy, backing, discard;
-	bool pack;   /* compressed writes too */
-	bool resize; /* only corruption is looked for: sizes have no history */
-	u32 writes;  /* of each writer */
-	u32 samples; /* reorderings of each prefix */
-	u32 images;  /* how many go to qemu-img */
+	bool extended; /* subclusters */
+	bool pack;     /* compressed writes too */
+	bool resize;   /* only corruption is looked for: sizes have no history */
+	u32 writes;    /* of each writer */
+	u32 samples;   /* reorderings of each prefix */
+	u32 images;    /* how many go to qemu-img */
 	u64 seed;
 };
 

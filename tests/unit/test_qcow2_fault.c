@@ -21,6 +21,7 @@ struct setup {
 	enum what what;
 	u32 cluster_bytes, refcount_bits;
 	bool sticky, lazy, backing;
+	bool extended;
 };
 
 struct play {
@@ -80,6 +81,7 @@ static void create_play(struct fiber *f, struct play *p)
 					   .cluster_bytes = p->s->cluster_bytes,
 					   .refcount_bits = p->s->refcount_bits,
 					   .lazy_refcounts = p->s->lazy,
+					   .extended_l2 = p->s->extended,
 					   .backing_file = p->s->backing ? "b" : NULL};
 	struct image *file = mem_image_new(fiber_loop(f), &p->disk);
 	struct error err = {0};
@@ -240,11 +242,13 @@ static void play_all(struct fiber *f, void *arg)
 
 static void fail_each(void **state, struct setup s)
 {
-	const u32 shapes[][2] = {{512, 64}, {4096, 1}, {65536, 16}};
+	/* cluster, refcount width, extended L2 entries */
+	const u32 shapes[][3] = {{512, 64, 0}, {4096, 1, 0}, {65536, 16, 0}, {16384, 16, 1}};
 
 	for (unsigned i = 0; i < ARRAY_LEN(shapes); i++) {
 		s.cluster_bytes = shapes[i][0];
 		s.refcount_bits = shapes[i][1];
+		s.extended = shapes[i][2];
 		assert_int_equal(loop_run_fiber(*state, play_all, &s), 0);
 	}
 }
