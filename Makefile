@@ -58,10 +58,23 @@ BASE := \
 	base/thread.o
 
 BLOCK := \
+	block/aligned.o \
 	block/blk.o \
 	block/blk_open.o \
 	block/create.o \
 	block/crew.o \
+	block/crypt_io.o \
+	block/crypto/aes_legacy.o \
+	block/crypto/af.o \
+	block/crypto/cipher.o \
+	block/crypto/kdf.o \
+	block/crypto/key.o \
+	block/crypto/luks.o \
+	block/crypto/luks_create.o \
+	block/crypto/luks_slots.o \
+	block/crypto/sectors.o \
+	block/crypto/wrap.o \
+	block/crypto/xts.o \
 	block/file.o \
 	block/file_copy.o \
 	block/file_direct.o \
@@ -74,6 +87,7 @@ BLOCK := \
 	block/image.o \
 	block/image_open.o \
 	block/job_commit.o \
+	block/luks.o \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
@@ -99,6 +113,8 @@ BLOCK := \
 	block/qcow2/compress.o \
 	block/qcow2/create.o \
 	block/qcow2/create_options.o \
+	block/qcow2/crypt.o \
+	block/qcow2/crypt_create.o \
 	block/qcow2/data_file.o \
 	block/qcow2/dirty_map.o \
 	block/qcow2/discard.o \
@@ -129,7 +145,9 @@ BLOCK := \
 	block/qcow2/subcluster.o \
 	block/qcow2/write.o \
 	block/raw.o \
-	block/same.o
+	block/same.o \
+	block/secret.o \
+	block/unlock.o
 
 IMG := \
 	block/img/amend.o \
@@ -144,11 +162,13 @@ IMG := \
 	block/img/create.o \
 	block/img/dd.o \
 	block/img/info.o \
+	block/img/info_crypt.o \
 	block/img/main.o \
 	block/img/map.o \
 	block/img/measure.o \
 	block/img/open.o \
 	block/img/options.o \
+	block/img/passphrase.o \
 	block/img/progress.o \
 	block/img/rebase.o \
 	block/img/resize.o \
@@ -336,7 +356,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
-LIBS_block   := $(shell pkg-config --libs jansson libdeflate libnbd libzstd zlib)
+LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libnbd libzstd zlib)
 LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------

@@ -6,6 +6,8 @@
  * emptied.  Thread: the loop's. */
 #include "block/create.h"
 
+#include "block/unlock.h"
+
 #include "base/io.h"
 #include "block/driver.h"
 #include "block/file.h"
@@ -315,7 +317,10 @@ static int find_format(struct create_request *req, struct error *err)
 static int open_backing(struct fiber *f, struct create_request *req, const char *name,
 			struct error *err)
 {
-	struct open_policy policy = {.format = opts_get(&req->options, "backing_fmt")};
+	/* For its size and format only: encrypted ones need not be unlocked. */
+	static const struct unlock_policy metadata = {.when = UNLOCK_NEVER};
+	struct open_policy policy = {.format = opts_get(&req->options, "backing_fmt"),
+				     .unlock = &metadata};
 	AUTO_FREE char *path = image_resolve_name(req->name, name);
 	struct image *img;
 	char text[32];

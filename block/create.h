@@ -21,10 +21,11 @@ struct create_option {
 /* What to make.  Fill the first part, call image_create_prepare, then perhaps
  * image_create_text, then image_create_run; or image_create for all of it. */
 struct create_request {
-	const char *format, *name; /* lent */
-	struct opts options;	   /* size, backing_file, backing_fmt among them */
-	bool unsafe_backing;	   /* do not open the backing file */
-	enum cache_mode cache;	   /* how the new file is written */
+	const char *format, *name;	    /* lent */
+	struct opts options;		    /* size, backing_file, backing_fmt among them */
+	bool unsafe_backing;		    /* do not open the backing file */
+	enum cache_mode cache;		    /* how the new file is written */
+	const struct unlock_policy *unlock; /* passphrases; NULL: none */
 
 	/* By image_create_prepare: */
 	const struct image_driver *driver;

@@ -7,6 +7,7 @@
 /* Formats; image.c lists them in the order of probing. */
 extern const struct image_driver raw_driver;
 extern const struct image_driver qcow2_driver;
+extern const struct image_driver luks_driver;
 
 /* Host files and what can stand in their place, by the names of "driver" and of
  * "NAME:..." */

@@ -2,6 +2,7 @@
 #include "block/group.h"
 
 #include "base/io.h"
+#include "block/crypt_io.h"
 
 #include <errno.h>
 
@@ -37,12 +38,19 @@ static void note_error(struct image_group *g, int ret)
 		g->error = ret;
 }
 
+static int run(struct fiber *f, const struct image_transfer *t, const struct iovec *iov, unsigned n)
+{
+	if (t->crypt)
+		return crypt_transfer(f, t, iov, n);
+	return t->fn(f, t->img, t->offset, iov, n);
+}
+
 static void job_run(struct fiber *f, void *arg)
 {
 	struct job *job = arg;
 	struct image_group *g = job->group;
 
-	note_error(g, job->t.fn(f, job->t.img, job->t.offset, job->t.iov, job->t.n));
+	note_error(g, run(f, &job->t, job->t.iov, job->t.n));
 	free(job);
 	g->pending--;
 	fiber_queue_wake_all(&g->wait);
@@ -78,7 +86,7 @@ int image_transfer(struct fiber *f, const struct image_transfer *t)
 	unsigned n;
 
 	if (t->skip == 0 && t->bytes == iov_bytes(t->iov, t->n))
-		return t->fn(f, t->img, t->offset, t->iov, t->n);
+		return run(f, t, t->iov, t->n);
 	if (t->n > ARRAY_LEN(few)) {
 		many = try_alloc(t->n * sizeof(*many));
 		if (!many)
@@ -86,5 +94,5 @@ int image_transfer(struct fiber *f, const struct image_transfer *t)
 		iov = many;
 	}
 	n = iov_slice(iov, t->iov, t->n, t->skip, t->bytes);
-	return t->fn(f, t->img, t->offset, iov, n);
+	return run(f, t, iov, n);
 }

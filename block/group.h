@@ -9,6 +9,8 @@
 
 #define GROUP_MAX 32
 
+struct image_crypt;
+
 struct image_group {
 	struct fiber_queue wait; /* the owner, for a place or the end */
 	u32 pending;		 /* [loop] */
@@ -27,6 +29,11 @@ struct image_transfer {
 	const struct iovec *iov; /* lent for the call; the memory until the wait */
 	unsigned n;
 	u64 skip, bytes;
+	/* [loop] NULL: as it is.  Else decrypted after a read, encrypted before a
+	 * write; whole sectors, whose numbers begin with `sector`. */
+	struct image_crypt *crypt;
+	u64 sector;
+	bool encrypt;
 };
 
 void image_group_init(struct image_group *g);

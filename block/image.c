@@ -19,6 +19,7 @@
 /* In the order of probing; raw takes what nobody else claims. */
 static const struct image_driver *const drivers[] = {
 	&qcow2_driver,
+	&luks_driver,
 	&raw_driver,
 };
 
@@ -85,6 +86,8 @@ static int check_range(const struct image *img, u64 goff, u64 bytes)
 {
 	u64 end;
 
+	if (unlikely(img->locked))
+		return -EACCES;
 	if (!add_ok(goff, bytes, &end) || end > INT64_MAX)
 		return -EINVAL;
 	if (end > img->bytes && !img->grows)
@@ -236,6 +239,8 @@ int image_resize_alloc(struct fiber *f, struct image *img, u64 bytes, enum preal
 
 	if (!img->writable)
 		return err_set(err, -EROFS, "Image '%s' is read-only", img->name);
+	if (img->locked)
+		return err_set(err, -EACCES, "Image '%s' is encrypted and locked", img->name);
 	if (!img->driver->resize)
 		return err_set(err, -ENOTSUP, "Image format driver '%s' does not support resize",
 			       img->driver->name);

@@ -21,6 +21,8 @@ struct file;
 struct amend_request;
 struct create_option;
 struct create_request;
+struct key;
+struct unlock_policy;
 
 /* What a byte range of an image is. */
 enum map_kind {
@@ -75,6 +77,9 @@ struct image_driver {
 		      struct error *err);
 	int (*check)(struct fiber *f, struct image *img, struct check_request *req,
 		     struct error *err);
+	/* For encrypted images: see image_unlock (unlock.h). */
+	int (*unlock)(struct fiber *f, struct image *img, const struct key *passphrase,
+		      struct error *err);
 	/* Writes out what is pending; the first error is returned, all is released. */
 	int (*close)(struct fiber *f, struct image *img);
 };
@@ -85,6 +90,7 @@ struct image {
 	char *name;			   /* [const] as given or as the overlay names it */
 	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
 	bool writable;			   /* [loop] else read-only */
+	bool locked;			   /* [loop] waits for its passphrase (unlock.h) */
 	u32 request_align;		   /* [const] power of two; 1: any */
 	/* [const] A regular host file, or a filter over one: writes beyond `bytes`
 	 * extend it, reads beyond give zeros, image_resize truncates.  A block

@@ -6,6 +6,7 @@
 
 struct image;
 struct opts;
+struct unlock_policy;
 
 /* How to open, and what an image may pull in by naming it. */
 enum detect_zeroes { DETECT_ZEROES_OFF, DETECT_ZEROES_ON, DETECT_ZEROES_UNMAP };
@@ -27,7 +28,8 @@ struct open_policy {
 	 * NULL: none.  Lent for the call.  Drivers find theirs here; the file below
 	 * gets those under "file.", the backing image those under "backing.". */
 	const struct opts *options;
-	const char *snapshot; /* show this internal one, read-only (id, else name) */
+	const struct unlock_policy *unlock; /* passphrases (unlock.h); NULL: none */
+	const char *snapshot;		    /* show this internal one, read-only (id, else name) */
 	/* Put a filter (record, fault) over each host file; NULL: none.  Takes
 	 * and returns the image the format driver will see. */
 	struct image *(*wrap)(struct image *file, void *arg);

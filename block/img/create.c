@@ -158,6 +158,7 @@ int img_create(struct img *ctx, int argc, char **argv)
 	int code;
 
 	image_create_init(&c.req, "raw", NULL);
+	c.req.unlock = &ctx->unlock;
 	code = run(&c, argc, argv);
 	image_create_fini(&c.req);
 	return code;

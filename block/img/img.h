@@ -8,6 +8,8 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/fiber.h"
+#include "block/secret.h"
+#include "block/unlock.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -24,6 +26,8 @@ struct img {
 	const char *program; /* base name of argv[0], for messages */
 	struct fiber *f;
 	bool quiet;
+	struct secrets secrets;	     /* of --object */
+	struct unlock_policy unlock; /* these, else the terminal */
 };
 
 struct img_command {
@@ -73,6 +77,7 @@ struct img_source {
 	bool image_opts;      /* --image-opts: the name is a list of options */
 	bool share;	      /* -U */
 	bool writable, no_backing, check_only, discard;
+	bool metadata_only;   /* encrypted images stay locked, nobody is asked */
 	const char *snapshot; /* -l: show this one */
 };
 /* What --image-opts, --object and -U are for getopt; put the line into the list of
@@ -92,8 +97,14 @@ int img_source_option(struct img *ctx, struct img_source *src, int letter);
 int img_open(struct img *ctx, const char *name, const struct img_source *src, struct image **out);
 /* Close what was written to; a message if that fails and `code` is IMG_OK. */
 int img_close(struct img *ctx, struct image *img, int code);
-/* --object TYPE,id=ID,...: what images may refer to. */
+
+/* --- passphrase.c --- */
+/* --object TYPE,id=ID,...: what images may refer to.  img_getopt takes it from all
+ * subcommands. */
 int img_object(struct img *ctx, const char *text);
+/* The terminal's answer: an unlock_policy's ask; arg is the struct img. */
+int img_ask(struct fiber *f, void *arg, const struct unlock_question *what, struct key *out,
+	    struct error *err);
 
 /* "64M", "1.5G", "100b", "4096": bytes.  -EINVAL: no size; -ERANGE: beyond 2^63-1. */
 int img_parse_size(const char *text, u64 *bytes);

@@ -1,6 +1,7 @@
 /* cowimg info: what an image is, for people and as JSON. */
 #define _GNU_SOURCE
 #include "block/img/img.h"
+#include "block/img/info.h"
 
 #include "block/driver.h"
 #include "block/file.h"
@@ -66,6 +67,7 @@ static void print_qcow2(FILE *out, struct image *img, const struct qcow2_info *q
 	if (q->data_file)
 		fprintf(out, "    data file: %s\n    data file raw: %s\n", q->data_file,
 			q->data_file_raw ? "true" : "false");
+	info_print_encrypt(out, img);
 	if (q->version >= 3)
 		fprintf(out, "    corrupt: %s\n    extended l2: %s\n",
 			q->corrupt ? "true" : "false", q->extended_l2 ? "true" : "false");
@@ -85,6 +87,8 @@ static void print_human(FILE *out, struct image *img)
 		qcow2_get_info(img, &q);
 	fprintf(out, "image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",
 		img->name, img->driver->name, size, (unsigned long long)img->bytes, disk);
+	if (info_is_encrypted(img))
+		fprintf(out, "encrypted: yes\n");
 	if (qcow2)
 		fprintf(out, "cluster_size: %u\n", q.cluster_bytes);
 	if (q.dirty)
@@ -102,6 +106,8 @@ static void print_human(FILE *out, struct image *img)
 	img_print_snapshots(out, img);
 	if (qcow2)
 		print_qcow2(out, img, &q);
+	else if (img->driver == &luks_driver)
+		info_print_luks(out, img);
 }
 
 static json_t *bitmaps_json(struct image *img)
@@ -131,6 +137,7 @@ static json_t *bitmaps_json(struct image *img)
 static json_t *qcow2_json(struct image *img, const struct qcow2_info *q)
 {
 	json_t *data = json_object(), *bitmaps = bitmaps_json(img);
+	json_t *encrypt = info_encrypt_json(img);
 
 	json_object_set_new(data, "compat", json_string(q->version == 2 ? "0.10" : "1.1"));
 	json_object_set_new(data, "compression-type",
@@ -144,6 +151,8 @@ static json_t *qcow2_json(struct image *img, const struct qcow2_info *q)
 		json_object_set_new(data, "data-file", json_string(q->data_file));
 		json_object_set_new(data, "data-file-raw", json_boolean(q->data_file_raw));
 	}
+	if (encrypt)
+		json_object_set_new(data, "encrypt", encrypt);
 	if (q->version >= 3) {
 		json_object_set_new(data, "corrupt", json_boolean(q->corrupt));
 		json_object_set_new(data, "extended-l2", json_boolean(q->extended_l2));
@@ -172,12 +181,16 @@ static json_t *image_json(struct image *img)
 		json_object_set_new(o, "actual-size", json_integer((json_int_t)disk_used));
 	if (img->driver == &qcow2_driver)
 		json_object_set_new(o, "format-specific", qcow2_json(img, &q));
+	else if (img->driver == &luks_driver)
+		json_object_set_new(o, "format-specific", info_luks_json(img));
 	if (img->backing_name) {
 		AUTO_FREE char *path = image_resolve_name(file_name(img), img->backing_name);
 
 		json_object_set_new(o, "full-backing-filename", json_string(path));
 		json_object_set_new(o, "backing-filename", json_string(img->backing_name));
 	}
+	if (info_is_encrypted(img))
+		json_object_set_new(o, "encrypted", json_true());
 	json_object_set_new(o, "dirty-flag", json_boolean(q.dirty));
 	return o;
 }
@@ -203,6 +216,7 @@ static int show(struct info *o, const char *name, const char *format, json_t *li
 	*next = *next_format = NULL;
 	source.format = format;
 	source.no_backing = true;
+	source.metadata_only = true;
 	if (img_open(o->ctx, name, &source, &img))
 		return IMG_ERROR;
 	o->source.image_opts = false; /* the names of the rest are in the images */

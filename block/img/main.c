@@ -161,7 +161,10 @@ static void main_fiber(struct fiber *f, void *arg)
 	struct main_run *run = arg;
 
 	run->ctx.f = f;
+	run->ctx.unlock = (struct unlock_policy){
+		.secrets = &run->ctx.secrets, .ask = img_ask, .arg = &run->ctx};
 	run->code = run->command->run(&run->ctx, run->argc, run->argv);
+	secrets_fini(&run->ctx.secrets);
 }
 
 /* The subcommand's place in argv, after the standard options; 0 if there is none,

@@ -7,28 +7,6 @@
 
 #include <errno.h>
 
-int img_object(struct img *ctx, const char *text)
-{
-	struct opts o;
-	struct error err = {0};
-	const char *type;
-	int code = IMG_OK;
-
-	if (opts_parse(&o, text, "qom-type", &err) < 0)
-		return img_error(ctx, "%s", err.text);
-	type = opts_get(&o, "qom-type");
-	if (!type)
-		code = img_error(ctx, "Parameter 'qom-type' is missing");
-	else if (strcmp(type, "secret"))
-		code = img_error(ctx, "Parameter 'qom-type' does not accept value '%s'", type);
-	else if (!opts_has(&o, "id"))
-		code = img_error(ctx, "Parameter 'id' is missing");
-	else if (!opts_has(&o, "file") && !opts_has(&o, "data"))
-		code = img_error(ctx, "Either 'file' or 'data' must be provided");
-	opts_fini(&o);
-	return code;
-}
-
 int img_source_option(struct img *ctx, struct img_source *src, int letter)
 {
 	switch (letter) {
@@ -47,12 +25,14 @@ int img_source_option(struct img *ctx, struct img_source *src, int letter)
 
 static int make_policy(struct img *ctx, const struct img_source *src, struct open_policy *policy)
 {
+	ctx->unlock.when = src->metadata_only ? UNLOCK_NEVER : UNLOCK_NOW;
 	*policy = (struct open_policy){.writable = src->writable,
 				       .share_writers = src->share,
 				       .no_backing = src->no_backing,
 				       .check_only = src->check_only,
 				       .discard = src->discard,
 				       .snapshot = src->snapshot,
+				       .unlock = &ctx->unlock,
 				       .format = src->format};
 	if (src->image_opts && src->format)
 		return img_error(ctx, "--image-opts and --format are mutually exclusive");

@@ -10,13 +10,35 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#define OPTIONS_MOST 40
+
+/* The options, and --object, which all take and which has done its work here. */
+static int next_option(struct img *ctx, int argc, char **argv, const char *letters,
+		       const struct option *options)
+{
+	const struct option object = {"object", required_argument, NULL, IMG_OPTION_OBJECT};
+	struct option all[OPTIONS_MOST + 2] = {0};
+	unsigned n = 0;
+	int c;
+
+	for (; options[n].name; n++) {
+		assert(n < OPTIONS_MOST);
+		all[n] = options[n];
+	}
+	all[n] = object;
+	while ((c = getopt_long(argc, argv, letters, all, NULL)) == IMG_OPTION_OBJECT)
+		if (img_object(ctx, optarg))
+			exit(IMG_ERROR);
+	return c;
+}
+
 int img_getopt(struct img *ctx, int argc, char **argv, const char *letters,
 	       const struct option *options)
 {
 	int at = optind ? optind : 1, c;
 
 	opterr = 0;
-	c = getopt_long(argc, argv, letters, options, NULL);
+	c = next_option(ctx, argc, argv, letters, options);
 	if (c == 'h') {
 		img_print_help(ctx);
 		exit(IMG_OK);

@@ -248,6 +248,7 @@ int check_count(struct fiber *f, struct check *c)
 	for (u32 i = 0; i < q->snapshot_count && ret == 0; i++)
 		ret = count_l1(f, c, q->snapshots[i].l1_hoff, q->snapshots[i].l1_entries, false);
 	check_ref(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
+	check_ref(c, q->crypt.head_hoff, q->crypt.head_bytes);
 	if (ret == 0)
 		ret = check_bitmaps(f, c);
 	if (c->structure && ret == 0)

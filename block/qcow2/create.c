@@ -4,6 +4,7 @@
  * QEMU's docs/interop/qcow2.  Thread: the file's loop. */
 #include "block/qcow2/qcow2.h"
 
+#include "block/qcow2/crypt.h"
 #include "block/qcow2/format.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ struct plan {
 	u64 reftable, reftable_n; /* first cluster, count */
 	u64 blocks, blocks_n;
 	u64 l1, l1_n, l1_entries;
-	u64 l2, l2_n, data, data_n; /* with preallocated metadata */
+	u64 crypt, crypt_n, crypt_bytes; /* LUKS header */
+	u64 l2, l2_n, data, data_n;	 /* with preallocated metadata */
 	u32 l2_entry_bytes;
 	u64 total;
 	enum prealloc preallocation;
@@ -94,6 +96,8 @@ static int judge(struct plan *p, struct error *err)
 	if (o->data_file_raw && p->preallocation == PREALLOC_OFF)
 		p->preallocation = PREALLOC_METADATA; /* offsets are fixed from the start */
 	p->l2_entry_bytes = o->extended_l2 ? 16 : 8;
+	if (o->crypt && qcow2_crypt_header_bytes(o->crypt, &p->crypt_bytes, err) < 0)
+		return err->code;
 	p->cluster_bits = log2_of(p->cluster_bytes);
 	p->refcount_order = log2_of(refcount_bits);
 	return judge_features(p, err);
@@ -123,10 +127,11 @@ static int plan_clusters(struct plan *p, struct error *err)
 		p->data_n = DIV_ROUND_UP(p->bytes, cb);
 	}
 	inside = p->opt->data_file ? 0 : p->data_n;
+	p->crypt_n = DIV_ROUND_UP(p->crypt_bytes, cb);
 	p->reftable_n = p->blocks_n = 1;
 	do { /* the refcount structures describe themselves too */
 		before = p->blocks_n + p->reftable_n;
-		p->total = 1 + before + p->l1_n + p->l2_n + inside;
+		p->total = 1 + before + p->l1_n + p->crypt_n + p->l2_n + inside;
 		p->blocks_n = DIV_ROUND_UP(p->total, per_block);
 		p->reftable_n = DIV_ROUND_UP(p->blocks_n * 8, cb);
 	} while (p->blocks_n + p->reftable_n != before);
@@ -135,7 +140,8 @@ static int plan_clusters(struct plan *p, struct error *err)
 	p->reftable = 1;
 	p->blocks = p->reftable + p->reftable_n;
 	p->l1 = p->blocks + p->blocks_n;
-	p->l2 = p->l1 + p->l1_n;
+	p->crypt = p->l1 + p->l1_n;
+	p->l2 = p->crypt + p->crypt_n;
 	p->data = p->opt->data_file ? 0 : p->l2 + p->l2_n;
 	return 0;
 }
@@ -161,6 +167,7 @@ static void fill_header(const struct plan *p, struct disk_header *h)
 	h->l1_hoff = be64_of(p->l1 << p->cluster_bits);
 	h->reftable_hoff = be64_of(p->reftable << p->cluster_bits);
 	h->reftable_clusters = be32_of((u32)p->reftable_n);
+	h->crypt_method = be32_of(p->opt->crypt ? p->opt->crypt->method : CRYPT_NONE);
 	if (p->version < 3)
 		return;
 	h->incompatible = be64_of((p->opt->data_file ? INCOMPAT_DATA_FILE : 0) |
@@ -182,7 +189,10 @@ static int fill_header_cluster(const struct plan *p, u8 *head, struct error *err
 	    data_bytes = p->opt->data_file ? strlen(p->opt->data_file) : 0;
 	u64 at = p->version < 3 ? QCOW2_V2_HEADER_BYTES : sizeof(struct disk_header);
 	u64 need = at + 8 + (format_bytes ? 8 + align_up(format_bytes, 8) : 0) +
-		   (data_bytes ? 8 + align_up(data_bytes, 8) : 0) + name_bytes;
+		   (data_bytes ? 8 + align_up(data_bytes, 8) : 0) +
+		   (p->crypt_n ? 8 + sizeof(struct disk_crypto) : 0) + name_bytes;
+	const struct disk_crypto crypto = {be64_of(p->crypt << p->cluster_bits),
+					   be64_of(p->crypt_bytes)};
 	struct disk_header h = {0};
 
 	if (name_bytes > QCOW2_MAX_BACKING_NAME || format_bytes > 15 || need > p->cluster_bytes)
@@ -195,6 +205,8 @@ static int fill_header_cluster(const struct plan *p, u8 *head, struct error *err
 		at = put_extension(head, at, EXT_BACKING_FORMAT, format, format_bytes);
 	if (data_bytes)
 		at = put_extension(head, at, EXT_DATA_FILE, p->opt->data_file, data_bytes);
+	if (p->crypt_n)
+		at = put_extension(head, at, EXT_CRYPTO, &crypto, sizeof(crypto));
 	/* Names for messages only: left out where a small cluster has no room. */
 	if (p->version > 2 && need + 8 + sizeof(qcow2_feature_names) <= p->cluster_bytes)
 		at = put_extension(head, at, EXT_FEATURE_NAMES, qcow2_feature_names,
@@ -337,6 +349,20 @@ static int make_room(struct fiber *f, const struct plan *p, struct error *err)
 	return ret < 0 ? err_set_errno(err, ret, "Could not write the data file") : 0;
 }
 
+/* The LUKS header; its clusters lie in the file to their end. */
+static int write_crypt(struct fiber *f, const struct plan *p, struct error *err)
+{
+	int ret = 0;
+
+	if (!p->crypt_n)
+		return 0;
+	if (p->file->grows)
+		ret = image_resize(f, p->file, p->total << p->cluster_bits, err);
+	if (ret < 0)
+		return ret;
+	return qcow2_crypt_format(f, p->opt->crypt, p->file, p->crypt << p->cluster_bits, err);
+}
+
 int qcow2_create_judge(const struct qcow2_create_options *opt, struct error *err)
 {
 	struct plan p = {.opt = opt};
@@ -366,6 +392,9 @@ int qcow2_create(struct fiber *f, struct image *file, const struct qcow2_create_
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not write the image");
 	ret = make_room(f, &p, err);
+	if (ret < 0)
+		return ret;
+	ret = write_crypt(f, &p, err);
 	if (ret < 0)
 		return ret;
 	ret = write_clusters(f, &p, 0, head, 1);

@@ -5,6 +5,7 @@
 
 #include "block/create.h"
 #include "block/file.h"
+#include "block/qcow2/crypt.h"
 
 #include <errno.h>
 
@@ -115,17 +116,6 @@ static int get_flags(const struct opts *o, struct qcow2_create_options *q, struc
 	return ret;
 }
 
-static int refuse_encryption(const struct opts *o, struct error *err)
-{
-	bool on = false;
-	int ret = get_bool(o, "encryption", &on, err);
-
-	for (unsigned i = 0; i < o->n && ret == 0; i++)
-		if (on || !strncmp(o->v[i].name, "encrypt.", 8))
-			ret = err_set(err, -ENOTSUP, "Encryption is not supported");
-	return ret;
-}
-
 static int get_values(const struct create_request *req, struct qcow2_create_options *q,
 		      struct error *err)
 {
@@ -137,8 +127,6 @@ static int get_values(const struct create_request *req, struct qcow2_create_opti
 	ret = get_words(o, q, err);
 	if (ret == 0)
 		ret = get_flags(o, q, err);
-	if (ret == 0)
-		ret = refuse_encryption(o, err);
 	if (ret < 0)
 		return ret;
 	if (q->backing_format && !q->backing_file)
@@ -158,16 +146,13 @@ static int create_data_file(struct fiber *f, const struct create_request *req,
 	return create_host_file(f, req, q->data_file, 0, &q->data, err);
 }
 
-int qcow2_create_request(struct fiber *f, const struct create_request *req, struct error *err)
+static int make_files(struct fiber *f, const struct create_request *req,
+		      struct qcow2_create_options *o, struct error *err)
 {
-	struct qcow2_create_options q;
+	struct qcow2_create_options q = *o;
 	struct image *file;
-	int ret = get_values(req, &q, err);
+	int ret = create_data_file(f, req, &q, err);
 
-	if (ret == 0)
-		ret = qcow2_create_judge(&q, err);
-	if (ret == 0)
-		ret = create_data_file(f, req, &q, err);
 	if (ret < 0)
 		return ret;
 	ret = create_host_file(f, req, req->name, 0, &file, err);
@@ -182,4 +167,21 @@ int qcow2_create_request(struct fiber *f, const struct create_request *req, stru
 	if (ret < 0)
 		file_remove(q.data);
 	return create_close_file(f, q.data, ret, err);
+}
+
+int qcow2_create_request(struct fiber *f, const struct create_request *req, struct error *err)
+{
+	struct qcow2_crypt_create crypt = {0};
+	struct qcow2_create_options q;
+	int ret = get_values(req, &q, err);
+
+	if (ret == 0)
+		ret = qcow2_crypt_options(f, req, &crypt, err);
+	q.crypt = &crypt;
+	if (ret == 0)
+		ret = qcow2_create_judge(&q, err);
+	if (ret == 0)
+		ret = make_files(f, req, &q, err);
+	qcow2_crypt_create_fini(&crypt);
+	return ret;
 }

@@ -70,6 +70,11 @@ struct disk_extension {
 #define EXT_CRYPTO	   0x0537be77u
 #define EXT_DATA_FILE	   0x44415441u
 
+struct disk_crypto { /* the extension */
+	be64 hoff, bytes;
+};
+_Static_assert(sizeof(struct disk_crypto) == 16, "the crypto extension has 16 bytes");
+
 struct disk_feature_name {
 	u8 kind; /* 0 incompatible, 1 compatible, 2 autoclear */
 	u8 bit;

@@ -106,6 +106,7 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		memcpy(&q->bitmaps, data, bytes);
 		q->has_bitmaps = true;
 		return 0;
+	case EXT_CRYPTO: return qcow2_crypt_extension(q, data, bytes, err);
 	default: return 0; /* judged by their feature bits, or unknown: kept */
 	}
 }
@@ -212,7 +213,6 @@ static int check_features(struct qcow2 *q, struct error *err)
 	u8 type = header_bytes(q) > offsetof(struct disk_header, compression_type)
 			  ? q->head.compression_type
 			  : 0;
-	u32 crypt = be32_get(q->head.crypt_method);
 
 	if (bits & ~known)
 		return refuse_unknown(q, bits & ~known, err);
@@ -226,12 +226,7 @@ static int check_features(struct qcow2 *q, struct error *err)
 			       "Compression type %u does not agree with its feature bit", type);
 	if (type > 1)
 		return err_set(err, -ENOTSUP, "Unknown compression type %u", type);
-	if (crypt > 2)
-		return err_set(err, -EINVAL, "Unsupported encryption method %u", crypt);
-	if (crypt)
-		return err_set(err, -ENOTSUP, "Unsupported qcow2 feature(s): %s encryption",
-			       crypt == 1 ? "AES" : "LUKS");
-	return 0;
+	return qcow2_crypt_judge(q, err);
 }
 
 static int check_table(const struct qcow2 *q, const char *name, u64 hoff, u64 bytes,

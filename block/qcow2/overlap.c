@@ -117,6 +117,7 @@ const char *overlap_name(enum overlap_kind kind)
 		[OVERLAP_SNAPSHOTS] = "snapshot table",
 		[OVERLAP_INACTIVE_L1] = "inactive L1 table",
 		[OVERLAP_BITMAPS] = "bitmap directory",
+		[OVERLAP_CRYPT] = "encryption header",
 	};
 
 	assert(kind < ARRAY_LEN(names));

@@ -19,6 +19,7 @@ enum overlap_kind {
 	OVERLAP_SNAPSHOTS,
 	OVERLAP_INACTIVE_L1,
 	OVERLAP_BITMAPS,
+	OVERLAP_CRYPT,
 };
 
 struct overlap_set {

@@ -164,6 +164,10 @@ static int enter_metadata(struct qcow2 *q)
 			    OVERLAP_SNAPSHOTS);
 	found |= ret > 0;
 	if (ret >= 0)
+		ret = enter(q, q->crypt.head_hoff, clusters_of(q, q->crypt.head_bytes),
+			    OVERLAP_CRYPT);
+	found |= ret > 0;
+	if (ret >= 0)
 		ret = enter_snapshots(q);
 	if (ret >= 0)
 		ret = enter_l1_and_blocks(q);
@@ -236,6 +240,7 @@ static void release_all(struct qcow2 *q)
 	bitmaps_fini(q);
 	free(q->bitmaps_error);
 	qcow2_unload(q);
+	qcow2_crypt_close(q);
 	header_fini(q);
 }
 
@@ -298,6 +303,8 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 		ret = open_bitmaps(f, q, err);
 	if (ret == 0 && policy->snapshot)
 		ret = snapshot_show(f, q, policy->snapshot, err);
+	if (ret == 0)
+		ret = qcow2_crypt_open(f, q, policy, err);
 	if (ret < 0) {
 		release_all(q);
 		(void)data_file_close(f, q);
@@ -387,5 +394,6 @@ const struct image_driver qcow2_driver = {
 	.map = qcow2_map,
 	.resize = change_resize,
 	.check = qcow2_check,
+	.unlock = qcow2_unlock,
 	.close = qcow2_close,
 };

@@ -6,6 +6,8 @@
 #include "block/create.h"
 #include "block/image.h"
 
+struct qcow2_crypt_create;
+
 struct qcow2_create_options {
 	u64 bytes;	   /* guest size, rounded up to 512 */
 	u32 version;	   /* 2 or 3; 0: 3 */
@@ -15,11 +17,12 @@ struct qcow2_create_options {
 	bool extended_l2;     /* cluster_bytes >= 16384, version 3 */
 	u32 compression_type; /* 0 zlib, 1 zstd */
 	enum prealloc preallocation;
-	const char *backing_file;   /* NULL: none; <= 1023 bytes */
-	const char *backing_format; /* written as a header extension; NULL: none */
-	const char *data_file;	    /* name of an external data file; NULL: none */
-	struct image *data;	    /* that file, open, writable and empty; lent */
-	bool data_file_raw;	    /* it stays valid as a raw image */
+	const char *backing_file;		/* NULL: none; <= 1023 bytes */
+	const char *backing_format;		/* written as a header extension; NULL: none */
+	const char *data_file;			/* name of an external data file; NULL: none */
+	struct image *data;			/* that file, open, writable and empty; lent */
+	bool data_file_raw;			/* it stays valid as a raw image */
+	const struct qcow2_crypt_create *crypt; /* encryption (crypt.h); NULL: none */
 };
 /* Write a fresh image into an empty, open, writable file.  Layout: cluster 0
  * header, 1 refcount table, 2 first refcount block, 3 L1 table (as far as they

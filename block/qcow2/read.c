@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "block/aligned.h"
 #include "block/group.h"
 
 #include <errno.h>
@@ -49,8 +50,11 @@ static bool prepare(struct reading *r, const struct extent *e, u64 skip, struct 
 				     .n = r->n,
 				     .skip = skip,
 				     .bytes = e->bytes};
-	if (e->kind == EXTENT_DATA)
+	if (e->kind == EXTENT_DATA) {
+		if (r->q->crypt.method)
+			qcow2_crypt_transfer(&r->q->crypt, goff, t);
 		return true;
+	}
 	if (e->kind == EXTENT_COMPRESSED) {
 		t->fn = e->bytes == r->bytes ? compressed_read : compressed_read_part;
 		t->img = &r->q->img;
@@ -127,7 +131,8 @@ static int read_extents(struct fiber *f, struct reading *r)
 	return ret < 0 ? ret : group_ret;
 }
 
-int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n)
+static int read_sectors(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+			unsigned n)
 {
 	struct reading r = {
 		.q = to_qcow2(img), .iov = iov, .n = n, .goff = goff, .bytes = iov_bytes(iov, n)};
@@ -140,6 +145,16 @@ int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec 
 	ret = read_extents(f, &r);
 	io_end(&io);
 	return ret;
+}
+
+int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n)
+{
+	struct qcow2 *q = to_qcow2(img);
+	const struct aligned a = {.img = img, .read = read_sectors, .locks = &q->crypt.io.locks};
+
+	if (q->crypt.method)
+		return aligned_read(f, &a, goff, iov, n);
+	return read_sectors(f, img, goff, iov, n);
 }
 
 int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out)
@@ -170,5 +185,7 @@ int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct ma
 				   .file = to_qcow2(img)->data};
 	if (e.placed)
 		out->kind |= MAP_HOFF;
+	if (r.q->crypt.method) /* nobody is to read there by himself */
+		out->kind &= ~(u32)MAP_HOFF;
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "block/image.h"
 #include "block/qcow2/cache.h"
+#include "block/qcow2/crypt.h"
 #include "block/qcow2/format.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/pending.h"
@@ -57,6 +58,7 @@ struct qcow2 {
 	bool writing;		       /* autoclear bits are gone: anything may be written */
 	bool corrupt;		       /* seen in this session or set in the header */
 	bool closing;
+	struct qcow2_crypt crypt;
 
 	/* L1 and L2 */
 	u64 *l1;	/* host byte order */

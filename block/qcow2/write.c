@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/log.h"
+#include "block/aligned.h"
 #include "block/group.h"
 #include "block/qcow2/subcluster.h"
 
@@ -91,6 +92,8 @@ static int read_old(struct fiber *f, struct qcow2 *q, u64 entry, u64 goff, struc
 	if (l2_kind(q, entry) == EXTENT_COMPRESSED)
 		return compressed_read(f, &q->img, goff, buf, 1);
 	assert(l2_kind(q, entry) == EXTENT_DATA);
+	if (q->crypt.method)
+		return qcow2_crypt_read(f, q, goff, (entry & ENTRY_HOFF) + in_cluster, buf);
 	return qcow2_pread(f, q->data, (entry & ENTRY_HOFF) + in_cluster, buf->iov_base,
 			   buf->iov_len);
 }
@@ -118,6 +121,9 @@ static int write_merged(struct fiber *f, const struct cow *c, const struct image
 	n += iov_slice(iov + n, data->iov, data->n, data->skip, c->bytes);
 	if (tail)
 		iov[n++] = old_tail;
+	if (q->crypt.method)
+		return qcow2_crypt_write(f, q, c->goff - head, c->hoff + head_bytes(c) - head, iov,
+					 n);
 	return data_write(f, &q->img, c->hoff + head_bytes(c) - head, iov, n);
 }
 
@@ -126,11 +132,12 @@ static int cow_write(struct fiber *f, const struct cow *c, const struct image_tr
 {
 	struct qcow2 *q = c->q;
 	u64 head = head_bytes(c), tail = tail_bytes(c);
+	bool zeroed = c->zeroed && !q->crypt.method; /* zeros decrypt to something else */
 	int ret;
 
-	if (c->zeroed && old_is_zero(q, c->old_first, c->goff - head))
+	if (zeroed && old_is_zero(q, c->old_first, c->goff - head))
 		head = 0;
-	if (c->zeroed && old_is_zero(q, c->old_last, c->goff + c->bytes))
+	if (zeroed && old_is_zero(q, c->old_last, c->goff + c->bytes))
 		tail = 0;
 	if (head || tail) {
 		ret = write_merged(f, c, data, head, tail);
@@ -141,6 +148,8 @@ static int cow_write(struct fiber *f, const struct cow *c, const struct image_tr
 		t.img = &q->img;
 		t.offset = c->hoff + head_bytes(c);
 		t.bytes = c->bytes;
+		if (q->crypt.method)
+			qcow2_crypt_transfer(&q->crypt, c->goff, &t);
 		ret = image_transfer(f, &t);
 	}
 	return ret < 0 ? ret : 0;
@@ -321,6 +330,8 @@ static int write_parts(struct fiber *f, struct qcow2 *q, u64 goff, const struct 
 		t.bytes = done = e.bytes;
 		if (e.kind == EXTENT_DATA && e.in_place) {
 			t.offset = e.hoff;
+			if (q->crypt.method)
+				qcow2_crypt_transfer(&q->crypt, goff + at, &t);
 			image_group_add(f, &group, &t);
 		} else {
 			t.offset = goff + at;
@@ -333,7 +344,8 @@ static int write_parts(struct fiber *f, struct qcow2 *q, u64 goff, const struct 
 	return ret < 0 ? ret : group_ret;
 }
 
-int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n)
+static int write_sectors(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
+			 unsigned n)
 {
 	struct qcow2 *q = to_qcow2(img);
 	u64 bytes = iov_bytes(iov, n);
@@ -346,14 +358,32 @@ int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec
 	bitmaps_mark(q, goff, bytes);
 	io_begin(q, &io);
 	ret = l2_map(f, q, goff, bytes, &e);
-	if (ret == 0 && e.kind == EXTENT_DATA && e.in_place && e.bytes == bytes) {
+	if (ret == 0 && e.kind == EXTENT_DATA && e.in_place && e.bytes == bytes &&
+	    !q->crypt.method) {
 		ret = write_in_place(f, img, e.hoff, iov, n);
 	} else if (ret == 0) {
-		struct image_transfer all = {
-			.fn = write_in_place, .img = img, .iov = iov, .n = n, .bytes = bytes};
+		struct image_transfer all = {.fn = write_in_place,
+					     .img = img,
+					     .iov = iov,
+					     .n = n,
+					     .bytes = bytes,
+					     .encrypt = true};
 
 		ret = write_parts(f, q, goff, &all);
 	}
 	io_end(&io);
 	return ret;
+}
+
+int qcow2_write(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov, unsigned n)
+{
+	struct qcow2 *q = to_qcow2(img);
+	const struct aligned a = {.img = img,
+				  .read = qcow2_read,
+				  .write = write_sectors,
+				  .locks = &q->crypt.io.locks};
+
+	if (q->crypt.method)
+		return aligned_write(f, &a, goff, iov, n);
+	return write_sectors(f, img, goff, iov, n);
 }

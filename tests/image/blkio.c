@@ -1,6 +1,7 @@
 /* blkio: try an image from a script, in the manner of qemu-io.
  *
- *   blkio [-f FORMAT] [-r] [-n] FILE COMMAND...     each COMMAND is one argument
+ *   blkio [-f FORMAT] [-k PASSPHRASE] [-r] [-n] FILE COMMAND...
+ *	each COMMAND is one argument
  *
  *   create SIZE [version=2] [cluster=N] [refcount=N] [lazy] [prealloc] [zstd]
  *          [backing=NAME] [backing_format=F]       a qcow2 image, then opened
@@ -19,6 +20,7 @@
 #include "base/loop.h"
 #include "block/file.h"
 #include "block/qcow2/qcow2.h"
+#include "block/unlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +31,7 @@
 #define CHUNK	  (1 * MiB)
 
 struct blkio {
-	const char *file, *format;
+	const char *file, *format, *passphrase;
 	bool readonly, no_backing;
 	struct image *img;
 	char *words[MAX_WORDS + 1];
@@ -60,11 +62,24 @@ static bool starts(const char *word, const char *with, const char **rest)
 	return !strncmp(word, with, n);
 }
 
+/* The same for all images of a chain. */
+static int answer(struct fiber *f, void *arg, const struct unlock_question *q, struct key *out,
+		  struct error *err)
+{
+	const struct blkio *b = arg;
+
+	if (!b->passphrase || q->tries)
+		return -ENOTTY;
+	return key_set(out, b->passphrase, strlen(b->passphrase));
+}
+
 static int open_image(struct fiber *f, struct blkio *b, bool check, struct error *err)
 {
+	const struct unlock_policy unlock = {.ask = answer, .arg = b};
 	struct open_policy policy = {.writable = !b->readonly,
 				     .no_backing = b->no_backing,
 				     .format = b->format,
+				     .unlock = &unlock,
 				     .check_only = check};
 
 	return b->img ? 0 : image_open(f, &b->img, b->file, &policy, err);
@@ -317,16 +332,18 @@ int main(int argc, char **argv)
 	struct error err;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "f:rn")) != -1) {
+	while ((opt = getopt(argc, argv, "f:k:rn")) != -1) {
 		switch (opt) {
 		case 'f': b.format = optarg; break;
+		case 'k': b.passphrase = optarg; break;
 		case 'r': b.readonly = true; break;
 		case 'n': b.no_backing = true; break;
 		default: return 1;
 		}
 	}
 	if (optind >= argc) {
-		fprintf(stderr, "usage: blkio [-f FORMAT] [-r] [-n] FILE COMMAND...\n");
+		fprintf(stderr, "usage: blkio [-f FORMAT] [-k PASSPHRASE] [-r] [-n] FILE "
+				"COMMAND...\n");
 		return 1;
 	}
 	b.file = argv[optind];

@@ -272,17 +272,3 @@ def test_two_writers_are_kept_apart(tmp_path):
         holder.stdin.close()
         holder.wait(timeout=20)
     cowimg("resize", image, "8M")
-
-
-FEATURES = {
-    "encrypted": (["-o", "encrypt.format=luks,encrypt.key-secret=s", "--object",
-                   "secret,id=s,data=x"], "encrypt"),
-}
-
-
-@pytest.mark.parametrize("feature", FEATURES)
-def test_an_image_that_needs_what_is_not_there_is_refused_by_name(tmp_path, feature):
-    options, word = FEATURES[feature]
-    qemu_img("create", "-f", "qcow2", *options, "x.qcow2", "1M", cwd=tmp_path)
-    done = cowimg("resize", "x.qcow2", "2M", ok=(1,), cwd=tmp_path)
-    assert word.lower() in done.stdout.lower()
