@@ -88,6 +88,7 @@ BLOCK := \
 	block/image_open.o \
 	block/job_commit.o \
 	block/luks.o \
+	block/luks_amend.o \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
@@ -294,6 +295,7 @@ UNIT_TESTS := \
 	test_clock \
 	test_compress \
 	test_cpuid \
+	test_crypto \
 	test_fiber \
 	test_file \
 	test_filter \

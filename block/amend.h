@@ -9,6 +9,7 @@
 struct amend_request {
 	const struct opts *options; /* of driver->amend_options, with values of their types */
 	bool force;		    /* do what may lock people out */
+	const struct unlock_policy *unlock; /* secrets that options name; NULL: none */
 	/* How far it is; may be NULL. */
 	void (*progress)(void *arg, u64 done, u64 total);
 	void *arg;

@@ -11,6 +11,7 @@
 #include "block/crypto/luks.h"
 #include "block/driver.h"
 #include "block/file.h"
+#include "block/luks_amend.h"
 #include "block/unlock.h"
 
 #include <errno.h>
@@ -253,6 +254,12 @@ static int luks_image_create(struct fiber *f, const struct create_request *req, 
 	return create_close_file(f, file, ret, err);
 }
 
+static int luks_image_amend(struct fiber *f, struct image *img, const struct amend_request *req,
+			    struct error *err)
+{
+	return luks_amend(f, to_luks(img)->luks, req, "", err);
+}
+
 const struct image_driver luks_driver = {
 	.name = "luks",
 	.state_size = sizeof(struct luks_image),
@@ -265,6 +272,8 @@ const struct image_driver luks_driver = {
 	.write = luks_image_write,
 	.flush = luks_image_flush,
 	.resize = luks_image_resize,
+	.amend_options = luks_amend_table,
+	.amend = luks_image_amend,
 	.unlock = luks_image_unlock,
 	.close = luks_image_close,
 };

@@ -66,8 +66,11 @@ static int check_options(struct amend *o, const struct image_driver *driver)
 
 static int change(struct amend *o, struct image *img)
 {
-	struct amend_request req = {
-		.options = &o->options, .force = o->force, .progress = on_progress, .arg = o};
+	struct amend_request req = {.options = &o->options,
+				    .force = o->force,
+				    .unlock = &o->ctx->unlock,
+				    .progress = on_progress,
+				    .arg = o};
 	struct error err = {0};
 	int ret;
 

@@ -128,6 +128,8 @@ static int create_target(struct run *r)
 
 	/* What is missing of the backing chain is said when the target is opened. */
 	r->req.unsafe_backing = true;
+	r->ctx->unlock.when = UNLOCK_NOW;
+	r->req.unlock = &r->ctx->unlock;
 	r->req.cache = CACHE_UNSAFE;
 	ret = image_create_prepare(r->ctx->f, &r->req, &err);
 	if (ret == 0)
@@ -153,8 +155,10 @@ static void add_secrets(struct run *r, struct opts *to)
 
 static int open_created(struct run *r)
 {
-	struct open_policy policy = {
-		.writable = true, .format = r->c->out_format, .cache = CACHE_UNSAFE};
+	struct open_policy policy = {.writable = true,
+				     .format = r->c->out_format,
+				     .unlock = &r->ctx->unlock,
+				     .cache = CACHE_UNSAFE};
 	struct opts secrets = {0};
 	struct error err = {0};
 	int ret;

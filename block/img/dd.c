@@ -81,6 +81,7 @@ static int create_target(struct dd *d, u64 bytes)
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)bytes);
 	opts_set(&req.options, "size", size);
 	req.cache = CACHE_UNSAFE;
+	req.unlock = &d->ctx->unlock;
 	ret = image_create(d->ctx->f, &req, &err);
 	image_create_fini(&req);
 	if (ret < 0)

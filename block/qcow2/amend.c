@@ -5,6 +5,7 @@
  * (refcount_width.c); the rest are bits of the header.  An upgrade comes first and
  * a downgrade last, so what they allow is allowed in between.
  * Thread: the image's loop; no other request may run meanwhile. */
+#include "block/luks_amend.h"
 #include "block/qcow2/amend.h"
 
 #include "block/qcow2/header_update.h"
@@ -93,19 +94,15 @@ static int judge_backing(const struct qcow2 *q, const struct opts *o, struct err
 		       "Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
 }
 
-static bool has_encrypt(const struct opts *o)
-{
-	for (unsigned i = 0; i < o->n; i++)
-		if (!strncmp(o->v[i].name, "encrypt.", 8))
-			return true;
-	return false;
-}
-
 static int judge_encryption(const struct qcow2 *q, const struct opts *o, struct error *err)
 {
-	if (has_encrypt(o) && !be32_get(q->head.crypt_method))
+	bool asked = luks_amend_asked(o, "encrypt.");
+
+	if (asked && q->crypt.method == CRYPT_NONE)
 		return err_set(err, -EINVAL,
 			       "Can't amend encryption options - encryption not present");
+	if (asked && q->crypt.method != CRYPT_LUKS)
+		return err_set(err, -EINVAL, "Only LUKS encryption options can be amended");
 	return 0;
 }
 
@@ -229,5 +226,7 @@ int qcow2_amend(struct fiber *f, struct image *img, const struct amend_request *
 	ret = write_begin(f, q);
 	if (ret < 0)
 		return err_set(err, ret, "Could not write to the image: %s", strerror(-ret));
-	return take_steps(f, q, &p, req, err);
+	if (luks_amend_asked(req->options, "encrypt."))
+		ret = luks_amend(f, q->crypt.luks, req, "encrypt.", err);
+	return ret < 0 ? ret : take_steps(f, q, &p, req, err);
 }

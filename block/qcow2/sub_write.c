@@ -184,8 +184,8 @@ static int allocate(struct fiber *f, struct sub_cow *c)
 	if (ret < 0)
 		return ret;
 	c->hoff = a.hoff;
-	c->zeroed = a.zeroed;
-	if (a.clusters < c->n) { /* written to the end of the last one: no tail */
+	c->zeroed = a.zeroed && !q->crypt.method; /* zeros decrypt to something else */
+	if (a.clusters < c->n) {		  /* written to the end of the last one: no tail */
 		c->n = a.clusters;
 		c->end = gstart + (c->n << q->cluster_bits);
 		c->bytes = c->end - c->goff;
@@ -219,6 +219,9 @@ static int write_merged(struct fiber *f, const struct sub_cow *c, const struct i
 	n += iov_slice(iov + n, data->iov, data->n, data->skip, c->bytes);
 	if (tail)
 		iov[n++] = behind;
+	if (q->crypt.method)
+		return qcow2_crypt_write(f, q, at, c->hoff + (at - cluster_floor(q, c->goff)), iov,
+					 n);
 	return data_write(f, &q->img, c->hoff + (at - cluster_floor(q, c->goff)), iov, n);
 }
 
@@ -238,6 +241,8 @@ static int fill(struct fiber *f, const struct sub_cow *c, const struct image_tra
 	t.img = &q->img;
 	t.offset = c->hoff + (c->goff - cluster_floor(q, c->goff));
 	t.bytes = c->bytes;
+	if (q->crypt.method)
+		qcow2_crypt_transfer(&q->crypt, c->goff, &t);
 	return image_transfer(f, &t);
 }
 
