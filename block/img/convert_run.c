@@ -4,6 +4,8 @@
  * gets its first bytes last: interrupted, it does not look like a disk. */
 #include "block/img/convert.h"
 
+#include "block/img/info.h"
+
 #include "block/create.h"
 #include "block/driver.h"
 #include "block/file.h"
@@ -218,6 +220,16 @@ static bool make_zero(struct run *r)
 			  ZERO_MAY_UNMAP | ZERO_NO_FALLBACK) == 0;
 }
 
+/* Where nothing was written: encrypted blocks that are there decrypt to noise. */
+static bool fresh_is_zero(const struct run *r)
+{
+	const char *mode = opts_get(&r->req.options, "preallocation");
+
+	if (!info_is_encrypted(r->target))
+		return true;
+	return r->target->driver == &qcow2_driver && (!mode || !strcmp(mode, "off"));
+}
+
 static int copy(struct run *r)
 {
 	struct convert *c = r->c;
@@ -237,7 +249,8 @@ static int copy(struct run *r)
 	copy->rate = c->rate;
 	copy->backed = r->backed;
 	copy->backed_bytes = backing ? backing->bytes : 0;
-	copy->target_is_zero = c->skip_create ? c->target_is_zero || make_zero(r) : !r->backed;
+	copy->target_is_zero =
+		c->skip_create ? c->target_is_zero || make_zero(r) : !r->backed && fresh_is_zero(r);
 	copy->head_last = c->skip_create && !r->backed && !c->compress;
 	return copy_run(copy);
 }
