@@ -152,6 +152,7 @@ BLOCK := \
 
 IMG := \
 	block/img/amend.o \
+	block/img/bench.o \
 	block/img/bitmap.o \
 	block/img/check.o \
 	block/img/commit.o \

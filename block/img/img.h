@@ -48,6 +48,7 @@ int img_compare(struct img *ctx, int argc, char **argv);
 int img_map(struct img *ctx, int argc, char **argv);
 int img_measure(struct img *ctx, int argc, char **argv);
 int img_serve(struct img *ctx, int argc, char **argv);
+int img_bench(struct img *ctx, int argc, char **argv);
 int img_check(struct img *ctx, int argc, char **argv);
 int img_rebase(struct img *ctx, int argc, char **argv);
 int img_resize(struct img *ctx, int argc, char **argv);

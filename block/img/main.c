@@ -16,6 +16,11 @@ const struct img_command img_commands[] = {
 	 "amend [--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o "
 	 "options filename",
 	 img_amend},
+	{"bench",
+	 "bench [-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
+	 "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t "
+	 "cache] [-w] [-U] filename",
+	 img_bench},
 	{"bitmap",
 	 "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
 	 "[-b source_file [-F source_fmt]] [-g granularity] [--object objectdef] [--image-opts | "
