@@ -13,6 +13,7 @@ struct check_result {
 };
 struct check_request {
 	bool fix_leaks, fix_errors;
+	bool in_place; /* mend single refcounts rather than make all anew */
 	/* One line of output, without newline; may be NULL. */
 	void (*line)(void *arg, const char *text);
 	void *arg;

@@ -63,18 +63,19 @@ static void print_json(struct check *c, const char *format, const struct check_r
 {
 	json_t *o = json_object();
 
+	/* The reference's order. */
 	set_count(o, "image-end-offset", r->image_end_bytes);
+	set_count(o, "compressed-clusters", r->compressed_clusters);
 	set_count(o, "total-clusters", r->total_clusters);
-	json_object_set_new(o, "check-errors", json_integer((json_int_t)r->check_errors));
 	set_count(o, "corruptions", r->corruptions);
-	set_count(o, "leaks", r->leaks);
 	set_count(o, "corruptions-fixed", r->corruptions_fixed);
+	json_object_set_new(o, "check-errors", json_integer((json_int_t)r->check_errors));
+	set_count(o, "leaks", r->leaks);
 	set_count(o, "leaks-fixed", r->leaks_fixed);
 	set_count(o, "allocated-clusters", r->allocated_clusters);
-	set_count(o, "fragmented-clusters", r->fragmented_clusters);
-	set_count(o, "compressed-clusters", r->compressed_clusters);
 	json_object_set_new(o, "filename", json_string(c->file));
 	json_object_set_new(o, "format", json_string(format));
+	set_count(o, "fragmented-clusters", r->fragmented_clusters);
 
 	AUTO_FREE char *text = json_dumps(o, JSON_INDENT(4) | JSON_PRESERVE_ORDER);
 

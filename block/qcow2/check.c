@@ -23,13 +23,16 @@ void check_line(struct check *c, const char *fmt, ...)
 	c->req->line(c->req->arg, text);
 }
 
-/* Count and compare, a window at a time. */
-static int check_windows(struct fiber *f, struct check *c)
+/* Count and compare, a window at a time.  `again`: what counting finds is known. */
+static int check_windows(struct fiber *f, struct check *c, bool again)
 {
+	bool counted = again && c->n > c->clusters; /* one window: still there */
 	int ret = 0;
 
+	c->quiet = again;
 	for (c->first = 0; c->first < c->clusters + 1 && ret == 0; c->first += c->n) {
-		ret = check_count(f, c);
+		if (!counted)
+			ret = check_count(f, c);
 		c->quiet = false; /* figures of refcounts are of each window */
 		if (ret == 0)
 			ret = check_compare(f, c);
@@ -48,6 +51,7 @@ static int reload(struct fiber *f, struct check *c, struct error *err)
 	return qcow2_load(f, c->q, &policy, err);
 }
 
+/* The old structure is counted, too: it is leaked then, and that is repaired. */
 static int count_for_rebuild(struct fiber *f, struct check *c, struct error *err)
 {
 	int ret;
@@ -55,11 +59,9 @@ static int count_for_rebuild(struct fiber *f, struct check *c, struct error *err
 	if (c->n <= c->clusters)
 		return err_set(err, -EFBIG, "The image is too large to rebuild its refcounts");
 	c->first = 0;
-	c->structure = false;
 	c->quiet = true;
 	ret = check_count(f, c);
 	c->quiet = false;
-	c->structure = true;
 	return ret < 0 ? err_set_errno(err, ret, "Could not count references") : 0;
 }
 
@@ -76,36 +78,68 @@ static int rebuild(struct fiber *f, struct check *c, struct error *err)
 	if (ret < 0)
 		return ret;
 	*r = (struct check_result){0};
-	c->rebuild = false;
+	c->rebuild = c->zero_seen = false;
+	c->fixing = true;
 	c->clusters = clusters_of(c->q, c->q->img.below->bytes);
-	ret = check_windows(f, c);
+	ret = check_windows(f, c, false);
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not check the rebuilt image");
-	r->corruptions_fixed +=
+	/* Leaks that were the old structure are nobody's. */
+	r->corruptions_fixed =
 		first.corruptions_fixed +
 		(first.corruptions > r->corruptions ? first.corruptions - r->corruptions : 0);
-	r->leaks_fixed += first.leaks_fixed + (first.leaks > r->leaks ? first.leaks - r->leaks : 0);
+	r->leaks_fixed = first.leaks_fixed + (first.leaks > r->leaks ? first.leaks - r->leaks : 0);
 	return 0;
+}
+
+/* What was found in refcounts is found again, and repaired as asked. */
+static int fix_refcounts(struct fiber *f, struct check *c)
+{
+	struct check_result *r = &c->req->result;
+
+	if (!r->leaks && !r->corruptions)
+		return 0;
+	r->corruptions -= c->low;
+	r->leaks -= c->high;
+	c->fixing = true;
+	return check_windows(f, c, true);
+}
+
+static int repair(struct fiber *f, struct check *c, struct error *err)
+{
+	const struct check_request *req = c->req;
+	bool fits = c->n > c->clusters;
+	int ret;
+
+	/* Entries of 0 can be put right one by one; the reference does not. */
+	if (c->rebuild || (c->zero_seen && !req->in_place && fits)) {
+		if (req->fix_errors)
+			return rebuild(f, c, err);
+		check_line(c, "ERROR need to rebuild refcount structures");
+		return err_set(err, -EIO, "%s", strerror(EIO));
+	}
+	ret = fix_refcounts(f, c);
+	if (ret == 0 && c->changed) { /* flags are compared with what is there now */
+		ret = file_sync(f, c->q);
+		if (ret == 0)
+			ret = reload(f, c, err);
+	}
+	if (ret < 0 && !err->code)
+		err_set_errno(err, ret, "Could not repair the refcounts");
+	return ret;
 }
 
 static int check_all(struct fiber *f, struct check *c, struct error *err)
 {
 	struct check_result *r = &c->req->result;
-	int ret = check_windows(f, c);
+	int ret = check_windows(f, c, false);
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not check the refcounts");
-	if (c->rebuild && c->req->fix_errors) {
-		ret = rebuild(f, c, err);
-		if (ret < 0)
-			return ret;
-	} else if (c->changed) { /* the flags are compared with what is there now */
-		ret = file_sync(f, c->q);
-		if (ret == 0)
-			ret = reload(f, c, err);
-		if (ret < 0)
-			return ret;
-	}
+	if (c->req->fix_errors || c->req->fix_leaks)
+		ret = repair(f, c, err);
+	if (ret < 0)
+		return ret;
 	ret = check_copied(f, c);
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not check the flags");

@@ -8,6 +8,10 @@
  * A larger file takes more passes over its metadata. */
 #define CHECK_WINDOW (64 * MiB)
 
+/* Bits that mean nothing yet. */
+#define L1_RESERVED 0x7f000000000001ffull
+#define L2_RESERVED 0x3f000000000001feull
+
 struct check {
 	struct qcow2 *q;
 	struct check_request *req;
@@ -18,6 +22,10 @@ struct check {
 	bool quiet;	/* a further pass: messages and figures are out already */
 	bool structure; /* count the refcount structure too */
 	bool rebuild;	/* the refcount structure is beyond repair in place */
+	bool zero_seen; /* a refcount of 0 that should not be */
+	bool fixing;	/* repair what is met, as the request says */
+	bool fix_flags; /* COPIED, too */
+	u64 low, high;	/* refcounts found too low, too high */
 	bool changed;	/* something was written */
 	u64 highest;	/* cluster in use */
 };

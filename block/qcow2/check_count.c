@@ -100,32 +100,55 @@ static void note_external(struct check *c, u64 entry, bool active, u64 *next, u3
 		note_fragment(c, entry, next);
 }
 
-static void count_entry(struct check *c, u64 entry, bool active, u64 *next)
+/* A place that is none.  What a zero cluster keeps is not needed: a repair forgets
+ * it.  Of data the clusters that it touches are counted. */
+static bool judge_place(struct check *c, u64 entry, bool zero)
+{
+	bool fix = zero && c->req->fix_errors && !c->q->extended;
+
+	if (!fix) {
+		check_corrupt(c,
+			      "ERROR offset=%llx: %s cluster is not properly aligned; L2 entry "
+			      "corrupted.",
+			      (unsigned long long)(entry & ENTRY_HOFF),
+			      zero ? "Preallocated" : "Data");
+		return false;
+	}
+	check_line(c,
+		   "Repairing offset=%llx: Preallocated cluster is not properly aligned; L2 entry "
+		   "corrupted.",
+		   (unsigned long long)(entry & ENTRY_HOFF));
+	c->req->result.corruptions_fixed++;
+	return true;
+}
+
+/* True: the entry shall be a zero cluster without a place. */
+static bool count_entry(struct check *c, u64 entry, bool active, u64 *next)
 {
 	const struct qcow2 *q = c->q;
 	u64 hoff = entry & ENTRY_HOFF;
 	enum extent_kind kind = l2_kind(q, entry);
 
-	if (kind == EXTENT_COMPRESSED) {
+	if (kind != EXTENT_COMPRESSED && entry & L2_RESERVED)
+		check_corrupt(c, "ERROR found l2 entry with reserved bits set: %llx",
+			      (unsigned long long)entry);
+	if (kind == EXTENT_COMPRESSED)
 		count_compressed(c, entry);
-	} else if (kind == EXTENT_HOLE || !hoff) {
-		return;
-	} else if (!is_aligned(hoff, q->cluster_bytes)) {
-		check_corrupt(c,
-			      "ERROR offset=%llx: %s is not properly aligned; L2 entry corrupted.",
-			      (unsigned long long)hoff,
-			      kind == EXTENT_ZERO ? "Preallocated zero cluster" : "Data cluster");
-		return;
-	} else {
+	else if (kind == EXTENT_HOLE || !hoff)
+		return false;
+	else if (!is_aligned(hoff, q->cluster_bytes) && judge_place(c, entry, kind == EXTENT_ZERO))
+		return true;
+	else
 		check_ref(c, hoff, q->cluster_bytes);
-	}
 	if (active)
 		note_fragment(c, entry, next);
+	return false;
 }
 
 static int count_l2(struct fiber *f, struct check *c, u64 hoff, bool active)
 {
 	const struct qcow2 *q = c->q;
+	bool dirty = false;
 	u64 next = 0;
 	int ret = qcow2_pread(f, q->img.below, hoff, c->l2, q->cluster_bytes);
 
@@ -135,17 +158,22 @@ static int count_l2(struct fiber *f, struct check *c, u64 hoff, bool active)
 		return ret;
 	}
 	for (u32 i = 0; i < q->l2_entries; i++) {
-		const u8 *at = c->l2 + ((u64)i << q->l2.entry_shift);
+		u8 *at = c->l2 + ((u64)i << q->l2.entry_shift);
 		u64 entry = load_be64(at);
 
 		if (q->extended && judge_bitmap(c, entry, load_be64(at + 8), i))
 			continue;
 		if (q->data_external)
 			note_external(c, entry, active, &next, i);
-		else
-			count_entry(c, entry, active, &next);
+		else if (count_entry(c, entry, active, &next)) {
+			store_be64(at, ENTRY_ZERO);
+			dirty = true;
+		}
 	}
-	return 0;
+	if (!dirty || !l2_place_is_sound(q, hoff))
+		return 0;
+	c->changed = true;
+	return qcow2_pwrite(f, c->q, hoff, c->l2, q->cluster_bytes);
 }
 
 /* --- L1 tables --- */
@@ -157,13 +185,14 @@ static int count_l1_entry(struct fiber *f, struct check *c, u64 entry, bool acti
 
 	if (!hoff)
 		return 0;
-	if (!is_aligned(hoff, q->cluster_bytes)) {
+	if (entry & L1_RESERVED)
+		check_corrupt(c, "ERROR found L1 entry with reserved bits set: %llx",
+			      (unsigned long long)entry);
+	if (!is_aligned(hoff, q->cluster_bytes))
 		check_corrupt(c,
 			      "ERROR l2_offset=%llx: Table is not cluster aligned; L1 entry "
 			      "corrupted",
 			      (unsigned long long)hoff);
-		return 0;
-	}
 	check_ref(c, hoff, q->cluster_bytes);
 	if (hoff >= q->img.below->bytes)
 		return 0; /* reads as zeros: nothing in it */
@@ -199,6 +228,11 @@ static void count_block(struct check *c, u32 b)
 	u64 hoff = q->reftable[b] & REFTABLE_HOFF;
 	u64 cluster = hoff >> q->cluster_bits;
 
+	if (q->reftable[b] & ~REFTABLE_HOFF) {
+		check_corrupt(c, "ERROR refcount table entry %u has reserved bits set", b);
+		c->rebuild = true;
+		return;
+	}
 	if (!hoff)
 		return;
 	if (!is_aligned(hoff, q->cluster_bytes)) {

@@ -15,8 +15,10 @@ static bool settle(struct check *c, u64 cluster, u64 have, u32 want, u32 i)
 	struct check_result *r = &c->req->result;
 	bool low = have < want, fix = low ? c->req->fix_errors : c->req->fix_leaks;
 
-	if (c->rebuild || want > refcount_max(c->q))
+	if (!c->fixing || c->rebuild || want > refcount_max(c->q))
 		fix = false;
+	c->zero_seen |= !have;
+	*(low ? &c->low : &c->high) += 1;
 	check_line(c, "%s cluster %llu refcount=%llu reference=%u",
 		   fix	 ? "Repairing"
 		   : low ? "ERROR"
@@ -106,7 +108,7 @@ static int stored_refcount(struct fiber *f, struct qcow2 *q, u64 hoff, u64 *out)
 static u64 judge_flag(struct check *c, u64 entry, u64 refcount, u32 l1_index, bool l1)
 {
 	struct check_result *r = &c->req->result;
-	const char *say = c->req->fix_errors ? "Repairing" : "ERROR";
+	const char *say = c->fix_flags ? "Repairing" : "ERROR";
 
 	if ((refcount == 1) == !!(entry & ENTRY_COPIED))
 		return entry;
@@ -116,7 +118,7 @@ static u64 judge_flag(struct check *c, u64 entry, u64 refcount, u32 l1_index, bo
 	else
 		check_line(c, "%s OFLAG_COPIED data cluster: l2_entry=%llx refcount=%llu", say,
 			   (unsigned long long)entry, (unsigned long long)refcount);
-	if (!c->req->fix_errors) {
+	if (!c->fix_flags) {
 		r->corruptions++;
 		return entry;
 	}
@@ -134,7 +136,7 @@ static int copied_in_l2(struct fiber *f, struct check *c, u64 hoff)
 		u8 *place = c->l2 + ((u64)i << q->l2.entry_shift);
 		u64 entry = load_be64(place), at = entry & ENTRY_HOFF, now, refcount;
 
-		if (entry & ENTRY_COMPRESSED || !at || !is_aligned(at, q->cluster_bytes))
+		if (entry & ENTRY_COMPRESSED || !at)
 			continue;
 		ret = stored_refcount(f, q, at, &refcount);
 		if (ret < 0)
@@ -157,7 +159,7 @@ static int copied_in_l1(struct fiber *f, struct check *c, u32 i)
 	int ret;
 	be64 raw;
 
-	if (!hoff || !is_aligned(hoff, q->cluster_bytes) || hoff >= q->img.below->bytes)
+	if (!hoff)
 		return 0;
 	ret = stored_refcount(f, q, hoff, &refcount);
 	if (ret < 0)
@@ -169,13 +171,21 @@ static int copied_in_l1(struct fiber *f, struct check *c, u32 i)
 		raw = be64_of(now);
 		ret = qcow2_pwrite(f, q, q->l1_hoff + i * 8ull, &raw, sizeof(raw));
 	}
+	if (hoff >= q->img.below->bytes || !l2_place_is_sound(q, hoff))
+		return ret;
 	/* Clusters of a data file have no refcounts. */
 	return ret < 0 || q->data_external ? ret : copied_in_l2(f, c, hoff);
 }
 
 int check_copied(struct fiber *f, struct check *c)
 {
+	const struct check_result *r = &c->req->result;
 	int ret = 0;
+
+	/* The flags follow the refcounts: who fixes leaks only may fix them where
+	 * these are right. */
+	c->fix_flags = c->req->fix_errors ||
+		       (c->req->fix_leaks && !r->corruptions && !r->leaks && !r->check_errors);
 
 	for (u32 i = 0; i < c->q->l1_entries && ret == 0; i++)
 		ret = copied_in_l1(f, c, i);

@@ -247,7 +247,7 @@ static void release_all(struct qcow2 *q)
 /* Lazy refcounts that were not brought up to date: make new ones. */
 static int repair_dirty(struct fiber *f, struct qcow2 *q, struct error *err)
 {
-	struct check_request req = {.fix_leaks = true, .fix_errors = true};
+	struct check_request req = {.fix_leaks = true, .fix_errors = true, .in_place = true};
 	int ret;
 
 	log_info("%s: image was not closed cleanly: rebuilding its refcounts", q->img.name);

@@ -335,11 +335,11 @@ static void repair_each(struct fiber *f, void *arg)
 	assert_int_equal(r.leaks_fixed, 1);
 	expect(l, check(f, l, false), 0, 0, NULL);
 
-	restore(l); /* a refcount too low */
+	restore(l); /* a refcount lost: all of them are made anew */
 	store_be16(refcount_of(l, 5), 0);
 	expect(l, check(f, l, false), 2, 0, "ERROR cluster 5 refcount=0 reference=1");
 	r = check(f, l, true);
-	expect(l, r, 0, 0, "Repairing cluster 5 refcount=0 reference=1");
+	expect(l, r, 0, 0, "Rebuilding refcount structure");
 	assert_int_equal(r.corruptions_fixed, 1);
 	expect(l, check(f, l, false), 0, 0, NULL);
 
