@@ -30,6 +30,7 @@ struct commit {
 	struct batch a, b;
 	struct list l2_tables; /* committing */
 	struct list freed;
+	u64 freed_runs;
 	struct layout layout;
 	bool has_layout, has_l1;
 };
@@ -114,6 +115,7 @@ static int commit_copy(struct commit *c)
 	c->has_layout = q->layout_dirty;
 	c->layout = (struct layout){q->img.bytes, q->l1_hoff, q->l1_entries};
 	list_splice(&c->freed, &q->freed);
+	c->freed_runs = q->freed_runs - q->durable_runs;
 	q->layout_dirty = false;
 	if (ret == 0) /* else some granules were not copied */
 		q->l1_any_dirty = false;
@@ -218,6 +220,7 @@ static void commit_end(struct commit *c, bool a_done, int ret)
 		list_splice(&q->freed, &c->freed);
 	} else {
 		list_splice(&q->durable, &c->freed);
+		q->durable_runs += c->freed_runs;
 	}
 	list_for_each_safe (pos, &c->l2_tables)
 		cache_commit_end(&q->l2, list_entry(pos, struct table, link));
@@ -321,7 +324,7 @@ void commit_forget(struct qcow2 *q)
 {
 	forget_runs(&q->freed);
 	forget_runs(&q->durable);
-	q->freed_runs = 0;
+	q->freed_runs = q->durable_runs = 0;
 	q->l1_any_dirty = q->l1_fresh = q->layout_dirty = false;
 	q->reftable_any_dirty = q->reftable_fresh = q->reftable_moved = false;
 }

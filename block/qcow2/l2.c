@@ -93,6 +93,28 @@ static int install(struct qcow2 *q, u32 l1_index, struct table *old, u64 hoff)
 	return 0;
 }
 
+/* A table that several entries name must have as many references: else the one
+ * that copies it would free it under the others. */
+static int judge_twins(struct fiber *f, struct qcow2 *q, u64 entry)
+{
+	u64 cluster = (entry & ENTRY_HOFF) >> q->cluster_bits, refcount = 0;
+	struct table *t;
+	u32 n = 0;
+	int ret = refblock_get(f, q, cluster >> q->refblock_bits, &t);
+
+	if (ret < 0)
+		return ret;
+	if (t)
+		refcount = refcount_load(q, t->data, (u32)(cluster & (q->refblock_entries - 1)));
+	for (u32 i = 0; i < q->l1_entries; i++)
+		n += (q->l1[i] & ENTRY_HOFF) == (entry & ENTRY_HOFF);
+	if (n > 1 && refcount < n)
+		return qcow2_corrupt(
+			f, q, "L2 table %#llx is named by %u L1 entries, its refcount is %llu",
+			(unsigned long long)(entry & ENTRY_HOFF), n, (unsigned long long)refcount);
+	return 0;
+}
+
 int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table **out)
 {
 	struct alloc a;
@@ -108,13 +130,15 @@ int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table
 		if (*out && !l2_place_is_sound(q, entry & ENTRY_HOFF))
 			return qcow2_corrupt(f, q, "L2 table in other metadata (L1 index: %#x)",
 					     l1_index);
-		ret = cluster_alloc(f, q, 1, &a);
+		ret = *out && q->l2_twins ? judge_twins(f, q, entry) : 0;
+		if (ret == 0)
+			ret = cluster_alloc(f, q, 1, &a);
 		if (ret < 0)
 			return ret;
 		/* Others may have come first while the allocation waited. */
 		*out = q->l2.tables[l1_index];
-		if (q->l1[l1_index] != entry || (*out && (*out)->loading) ||
-		    (!*out && entry & ENTRY_HOFF)) {
+		if (l1_index >= q->l1_entries || q->l1[l1_index] != entry ||
+		    (*out && (*out)->loading) || (!*out && entry & ENTRY_HOFF)) {
 			cluster_free(q, a.hoff, 1);
 			continue;
 		}

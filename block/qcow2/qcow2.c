@@ -115,6 +115,7 @@ static int enter_l1_and_blocks(struct qcow2 *q)
 		ret = enter(q, hoff, 1, OVERLAP_L2);
 		/* A table that two entries share is no harm unless both may
 		 * write it. */
+		q->l2_twins |= ret > 0;
 		found |= ret > 0 && q->l1[i] & ENTRY_COPIED;
 	}
 	for (u32 i = 0; i < q->reftable_n && ret >= 0; i++) {

@@ -233,6 +233,7 @@ int refcount_release(struct fiber *f, struct qcow2 *q)
 		list_del(&run->link);
 		free(run);
 		q->freed_runs--;
+		q->durable_runs--;
 	}
 	return 0;
 }

@@ -68,6 +68,7 @@ struct qcow2 {
 	u32 l1_clusters; /* of the table on disk */
 	u8 *l1_dirty;	 /* per granule */
 	bool l1_any_dirty;
+	bool l2_twins; /* entries of the L1 table name one table */
 	bool l1_fresh; /* whole table at a new place */
 	bool layout_dirty;
 	struct table_cache l2;
@@ -103,9 +104,9 @@ struct qcow2 {
 	struct fiber_queue change_queue;
 
 	/* Ordering */
-	struct list freed, durable; /* struct freed_run */
-	u64 freed_runs;
-	struct list ios; /* struct io_track, oldest first */
+	struct list freed, durable;   /* struct freed_run */
+	u64 freed_runs, durable_runs; /* of both lists; of the second */
+	struct list ios;	      /* struct io_track, oldest first */
 	u64 io_seq;
 	u64 written, synced; /* writes completed; those of them known durable */
 	u64 commits_begun, commits_done;

@@ -25,7 +25,7 @@ int write_begin(struct fiber *f, struct qcow2 *q)
 	if (unlikely(!q->writing))
 		ret = header_begin_writing(f, q);
 	if (ret == 0 && unlikely(cache_is_full(&q->l2) || cache_is_full(&q->blocks) ||
-				 q->freed_runs > MAX_FREED_RUNS)) {
+				 q->freed_runs - q->durable_runs > MAX_FREED_RUNS)) {
 		q->commit_refcounts |= cache_is_full(&q->blocks);
 		ret = qcow2_commit(f, q);
 	}

@@ -393,6 +393,81 @@ static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
 	assert_int_equal(loop_run_fiber(*state, autoclear_race, NULL), 0);
 }
 
+/* --- one L2 table named twice --------------------------------------------------- */
+
+static void twins(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 1 * MiB, .cluster_bytes = 512};
+
+	for (u16 refcount = 1; refcount < 3; refcount++) {
+		struct lab *l = lab_new(f, &opt, 1);
+		u64 l1 = load_be64(l->disk.data + 40);
+		u64 table = load_be64(l->disk.data + l1) & ENTRY_HOFF;
+		u64 block = load_be64(l->disk.data + load_be64(l->disk.data + 48));
+		u8 buf[512] = {1};
+
+		store_be64(l->disk.data + l1, table);
+		store_be64(l->disk.data + l1 + 8, table);
+		store_be16(l->disk.data + block + table / 512 * 2, refcount);
+		lab_open(f, l);
+		assert_int_equal(image_pwrite(f, l->img, 32 * KiB + 5 * 512, buf, 512),
+				 refcount == 1 ? -EIO : 0);
+		(void)image_close(f, l->img);
+		assert_int_equal(l->disk.data[79] & 2, refcount == 1 ? 2 : 0);
+		lab_free(l);
+	}
+}
+
+static void a_write_to_a_table_named_twice_is_refused(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, twins, NULL), 0);
+}
+
+/* --- many freed clusters behind a request that stands still ----------------------- */
+
+static void stuck_read(struct fiber *f, void *arg)
+{
+	struct lab *l = arg;
+	u8 buf[512];
+
+	assert_int_equal(image_pread(f, l->img, 0, buf, sizeof(buf)), 0);
+	l->pending--;
+}
+
+static void free_many(struct fiber *f, void *arg)
+{
+	struct qcow2_create_options opt = {.bytes = 20 * MiB, .cluster_bytes = 512};
+	struct lab *l = lab_new(f, &opt, 36000);
+	u8 buf[512] = {1}, first[512];
+	u64 syncs;
+
+	lab_open(f, l);
+	assert_int_equal(image_pread(f, l->img, 0, first, 512), 0); /* the table is there */
+	l->pending = 1;
+	l->disk.hold_next = true;
+	assert_int_equal(fiber_spawn(fiber_loop(f), stuck_read, l), 0);
+	while (!l->disk.held)
+		fiber_yield(f);
+	for (u64 i = 1; i < 17500; i++) /* each a run of its own */
+		assert_int_equal(image_discard(f, l->img, i * 1024, 512), 0);
+	assert_int_equal(image_flush(f, l->img), 0);
+	syncs = l->disk.syncs;
+	for (u64 i = 1; i < 100; i++)
+		assert_int_equal(image_pwrite(f, l->img, i * 1024 + 512, buf, 512), 0);
+	assert_true(l->disk.syncs - syncs < 5); /* no commit with each of them */
+	mem_disk_release(&l->disk);
+	while (l->pending)
+		fiber_yield(f);
+	assert_int_equal(image_close(f, l->img), 0);
+	assert_sound(f, l);
+	lab_free(l);
+}
+
+static void clusters_that_wait_for_a_request_need_no_commits(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, free_many, NULL), 0);
+}
+
 #define TESTS(X)                                                                                   \
 	X(reserved_bits_of_the_refcount_table_are_no_block),                                       \
 		X(shrinking_survives_garbage_beyond_the_disk),                                     \
@@ -403,7 +478,9 @@ static void no_write_overtakes_the_clearing_of_autoclear_bits(void **state)
 		X(a_flood_of_snapshots_takes_bounded_memory),                                      \
 		X(a_larger_size_is_written_after_the_zeros_it_shows),                              \
 		X(shrinking_does_not_lose_an_empty_refcount_block),                                \
-		X(no_write_overtakes_the_clearing_of_autoclear_bits)
+		X(no_write_overtakes_the_clearing_of_autoclear_bits),                              \
+		X(a_write_to_a_table_named_twice_is_refused),                                      \
+		X(clusters_that_wait_for_a_request_need_no_commits)
 
 int main(void)
 {
