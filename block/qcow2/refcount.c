@@ -197,22 +197,35 @@ static int release_run(struct fiber *f, struct qcow2 *q, struct freed_run *run)
 	return 0;
 }
 
+/* Is this the last reference?  Shared clusters stay in use. */
+static bool is_last(struct fiber *f, struct qcow2 *q, u64 cluster)
+{
+	struct table *t;
+
+	return refblock_get(f, q, cluster >> q->refblock_bits, &t) == 0 && t &&
+	       refcount_load(q, t->data, (u32)(cluster & (q->refblock_entries - 1))) == 1;
+}
+
+static void punch(struct fiber *f, struct qcow2 *q, u64 hoff, u64 clusters)
+{
+	u64 end = MIN(hoff + (clusters << q->cluster_bits), q->img.below->bytes);
+
+	if (hoff < end) /* the last one may be there in part */
+		(void)image_discard(f, q->img.below, hoff, end - hoff);
+}
+
 /* Give the space back to the host, before anyone can use it again. */
 static void discard_run(struct fiber *f, struct qcow2 *q, const struct freed_run *run)
 {
-	u64 bytes = run->clusters << q->cluster_bits;
+	u64 start = run->hoff >> q->cluster_bits, end = start + run->clusters;
 
-	/* Shared clusters are still in use: only what goes to 0 may be punched. */
-	for (u64 i = 0; i < run->clusters; i++) {
-		u64 cluster = (run->hoff >> q->cluster_bits) + i;
-		struct table *t;
-
-		if (refblock_get(f, q, cluster >> q->refblock_bits, &t) < 0 || !t ||
-		    refcount_load(q, t->data, (u32)(cluster & (q->refblock_entries - 1))) != 1)
-			return;
+	for (u64 c = start; c < end; c++) {
+		if (is_last(f, q, c))
+			continue;
+		punch(f, q, start << q->cluster_bits, c - start);
+		start = c + 1;
 	}
-	if (run->hoff + bytes <= q->img.below->bytes)
-		(void)image_discard(f, q->img.below, run->hoff, bytes);
+	punch(f, q, start << q->cluster_bits, end - start);
 }
 
 int refcount_release(struct fiber *f, struct qcow2 *q)

@@ -355,6 +355,46 @@ static void small_reads_inflate_a_cluster_once(void **state)
 	assert_int_equal(loop_run_fiber(*state, small_reads, &like), 0);
 }
 
+/* --- giving back -------------------------------------------------------------------- */
+
+static u64 used_clusters(const struct lab *l)
+{
+	u64 n = 0;
+
+	for (u64 at = 0; at < l->disk.bytes; at += CLUSTER) {
+		u64 end = MIN(at + CLUSTER, l->disk.bytes), i = at;
+
+		while (i < end && !l->disk.data[i])
+			i++;
+		n += i < end;
+	}
+	return n;
+}
+
+static void give_back(struct fiber *f, void *arg)
+{
+	struct lab l;
+
+	lab_make(f, &l, arg);
+	fill_text(l.want, BYTES, 3);
+	assert_int_equal(pack(f, &l, 0, BYTES), 0);
+	assert_int_equal(image_flush(f, l.img), 0);
+	assert_true(used_clusters(&l) > 10);
+	memset(l.want, 0, BYTES);
+	assert_int_equal(image_discard(f, l.img, 0, BYTES), 0);
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(image_flush(f, l.img), 0);
+	assert_true(used_clusters(&l) <= 5); /* header, tables */
+	lab_end(f, &l, 0);
+}
+
+static void discarded_clusters_leave_no_host_cluster_behind(void **state)
+{
+	struct lab like = {.cluster = CLUSTER};
+
+	assert_int_equal(loop_run_fiber(*state, give_back, &like), 0);
+}
+
 /* --- writers side by side ---------------------------------------------------------- */
 
 struct packing {
@@ -482,6 +522,7 @@ static void hostile_descriptors_give_errors_and_nothing_else(void **state)
 		X(compressed_clusters_are_overwritten_freed_and_packed_again),                     \
 		X(only_whole_clusters_that_are_not_there_are_packed),                              \
 		X(small_reads_inflate_a_cluster_once),                                             \
+		X(discarded_clusters_leave_no_host_cluster_behind),                                \
 		X(parallel_packing_gives_the_same_file_as_one_by_one),                             \
 		X(hostile_descriptors_give_errors_and_nothing_else)
 
