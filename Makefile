@@ -253,7 +253,8 @@ MONITOR := \
 	monitor/memory.o \
 	monitor/monitor.o \
 	monitor/readline.o \
-	monitor/sendkey.o
+	monitor/sendkey.o \
+	monitor/snapshot.o
 
 # The library, and the program's main file.
 VMM := \
@@ -277,10 +278,15 @@ VMM := \
 	vmm/options.o \
 	vmm/readconfig.o \
 	vmm/run.o \
+	vmm/snapshot/area.o \
 	vmm/snapshot/format.o \
+	vmm/snapshot/load.o \
 	vmm/snapshot/ram.o \
 	vmm/snapshot/ram_load.o \
 	vmm/snapshot/ram_save.o \
+	vmm/snapshot/save.o \
+	vmm/snapshot/set.o \
+	vmm/snapshot/snapshot.o \
 	vmm/streams.o \
 	vmm/user_devices.o \
 	vmm/vmstate.o

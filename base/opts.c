@@ -289,3 +289,17 @@ int parse_choice(const char *text, const char *const *names)
 			return i;
 	return -EINVAL;
 }
+
+void format_size(char *text, u64 bytes)
+{
+	static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
+	double value = (double)bytes;
+	unsigned i = 0;
+
+	/* As many digits as tell 1000 from 1023: the next unit begins at 1000. */
+	while (value >= 1000 && i + 1 < ARRAY_LEN(units)) {
+		value /= 1024;
+		i++;
+	}
+	snprintf(text, 32, "%0.3g %sB", value, units[i]);
+}

@@ -45,6 +45,8 @@ void opts_get_str(const struct opts *o, const char *name, char **out);
 
 /* Bytes from "512", "2G", "1.5M"; a number without suffix counts `unit` bytes. */
 int parse_size(const char *text, u64 unit, u64 *out);
+/* The other way: "64 MiB", "1.5 GiB"; text has room for 32 bytes. */
+void format_size(char *text, u64 bytes);
 int parse_bool(const char *text, bool *out);
 int parse_u64(const char *text, u64 *out);
 /* Letters, digits, '-', '.', '_', starting with a letter. */

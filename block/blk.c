@@ -247,6 +247,12 @@ void blk_set_image(struct blk *blk, struct image *img)
 	size_changed(blk);
 }
 
+void blk_image_changed(struct blk *blk)
+{
+	assert(loop_is_current(blk->loop));
+	size_changed(blk);
+}
+
 struct resize {
 	u64 bytes;
 	struct error *err;

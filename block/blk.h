@@ -51,6 +51,9 @@ struct blk_options {
 	bool readonly;
 	bool snapshot; /* writes go to a temporary overlay, dropped at close */
 	bool discard_unmap;
+	/* Id of an internal snapshot whose VM state is all that is wanted: read-only, and
+	 * beside whoever writes the image.  NULL: no. */
+	const char *vm_state_of;
 };
 
 /* Open a drive and start its loop thread. */
@@ -82,6 +85,8 @@ bool blk_write_cache(const struct blk *blk); /* false: every write is durable wh
 struct loop *blk_loop(struct blk *blk);	     /* for ioeventfds served on its thread */
 struct image *blk_image(struct blk *blk);    /* top image; loop thread only */
 
+/* The image is another one, or its content and size are.  [loop] */
+void blk_image_changed(struct blk *blk);
 /* Told on the loop thread when medium or size change. */
 struct blk_watcher {
 	struct list link;

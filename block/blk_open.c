@@ -215,6 +215,8 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	call.policy.discard = opt->discard_unmap;
 	call.policy.cache = cache->mode;
 	call.policy.format = opt->format;
+	call.policy.snapshot = opt->vm_state_of;
+	call.policy.share_writers = call.policy.no_backing = opt->vm_state_of != NULL;
 	if (opt->file)
 		ret = blk_run(blk, open_fiber, &call);
 	if (ret < 0) {

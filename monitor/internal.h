@@ -31,6 +31,7 @@ struct cmd_args {
 /* Where a command runs: lent for the call. */
 struct cmd_ctx {
 	struct vm *vm;
+	struct monitor *mon; /* NULL: a line run for somebody else */
 	struct printer *out;
 	struct key_sender *keys;
 	struct line_editor *editor; /* for its history; NULL: none */
@@ -45,7 +46,8 @@ struct cmd {
 			     * the line; "?" after it: may be left out */
 	const char *params; /* for help: "[-a] device" */
 	const char *help;
-	/* 0, or a negative errno with the message, which is printed after "Error: ". */
+	/* 0, or a negative errno with the message, which is printed after "Error: ".
+	 * One that goes on afterwards has called monitor_suspend. */
 	int (*run)(struct cmd_ctx *ctx, const struct cmd_args *args, struct error *err);
 	const struct cmd *sub; /* `info` */
 };
@@ -67,11 +69,39 @@ int cmd_gva2gpa(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err
 int cmd_memsave(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_pmemsave(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 
+/* snapshot.c */
+int cmd_savevm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_loadvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_delvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_info_snapshots(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_info_snapshot_job(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+
 /* --- expressions (expr.c) -------------------------------------------------------- */
 
 /* Evaluate the expression at *text and step behind it.  Operators by rising
  * binding: + -, & | ^, * / %, unary; $name is a register of vCPU cpu. */
 int expr_eval(struct vm *vm, u32 cpu, const char **text, u64 *value, struct error *err);
+
+/* --- commands that take their time (monitor.c) ----------------------------------- */
+
+struct monitor;
+
+/* No prompt until monitor_resume; lines typed meanwhile are taken then.  Ctrl-c
+ * calls interrupt; gone is called instead of anything else when the monitor ends. */
+struct monitor_wait {
+	void (*interrupt)(struct monitor_wait *w);
+	void (*gone)(struct monitor_wait *w);
+	struct monitor *mon; /* set by monitor_suspend */
+};
+void monitor_suspend(struct monitor *mon, struct monitor_wait *w); /* keeps w */
+void monitor_resume(struct monitor *mon);
+/* While suspended: ask for a line that is not shown (but for a '*' a character on a
+ * terminal).  The text is wiped after answer has returned; NULL: Ctrl-c. */
+void monitor_ask_secret(struct monitor *mon, const char *prompt,
+			void (*answer)(struct monitor_wait *w, const char *text));
+struct printer *monitor_printer(struct monitor *mon);
+bool monitor_is_terminal(const struct monitor *mon);
 
 /* --- keys (sendkey.c) --------------------------------------------------------------- */
 
@@ -102,7 +132,12 @@ struct line_editor *line_editor_new(const struct line_editor_ops *ops, void *arg
 void line_editor_free(struct line_editor *ed);
 /* Show the prompt on a new line (the first, or after losing the screen). */
 void line_editor_prompt(struct line_editor *ed);
-void line_editor_input(struct line_editor *ed, const u8 *data, size_t bytes);
+/* Returns how many bytes were taken: less than all when a command suspended it. */
+size_t line_editor_input(struct line_editor *ed, const u8 *data, size_t bytes);
+/* Between these no prompt is shown and nothing may be put in. */
+void line_editor_suspend(struct line_editor *ed);
+void line_editor_resume(struct line_editor *ed);
+bool line_editor_is_suspended(const struct line_editor *ed);
 /* The nth remembered line, oldest first; NULL behind the last. */
 const char *line_editor_history(struct line_editor *ed, unsigned nth);
 

@@ -33,6 +33,7 @@ struct line_editor {
 	size_t input_bytes;
 	bool freed; /* by its own command: end after it */
 	bool busy;  /* bytes are being fed */
+	bool suspended;
 };
 
 static struct line_editor *served; /* readline's variables are this editor's */
@@ -75,6 +76,8 @@ static void line_done(char *line)
 	fflush(ed->out);
 	ed->ops->line(ed->arg, line);
 	free(line);
+	if (ed->suspended) /* the library would prompt */
+		rl_callback_handler_remove();
 }
 
 /* The word before the one being completed decides what may follow. */
@@ -183,6 +186,8 @@ static void serve(struct line_editor *ed)
 	set_screen(ed);
 	history_set_history_state(&ed->history);
 	stifle_history(HISTORY_LINES);
+	if (ed->suspended)
+		return;
 	rl_already_prompted = ed->prompted;
 	rl_callback_handler_install(ed->prompt, line_done);
 	rl_already_prompted = 0;
@@ -252,19 +257,48 @@ void line_editor_prompt(struct line_editor *ed)
 	fflush(ed->out);
 }
 
-void line_editor_input(struct line_editor *ed, const u8 *data, size_t bytes)
+void line_editor_suspend(struct line_editor *ed)
 {
+	ed->suspended = true;
+	if (served == ed && !ed->busy)
+		rl_callback_handler_remove();
+}
+
+void line_editor_resume(struct line_editor *ed)
+{
+	ed->suspended = false;
+	if (ed->busy) /* within its own command: the library prompts afterwards */
+		return;
+	if (served == ed)
+		put_aside(ed);
+	ed->prompted = false;
+	serve(ed);
+	fflush(ed->out);
+}
+
+bool line_editor_is_suspended(const struct line_editor *ed)
+{
+	return ed->suspended;
+}
+
+size_t line_editor_input(struct line_editor *ed, const u8 *data, size_t bytes)
+{
+	size_t left;
+
 	serve(ed);
 	ed->input = data;
 	ed->input_bytes = bytes;
 	ed->busy = true;
-	while (ed->input_bytes)
+	while (ed->input_bytes && !ed->suspended)
 		rl_callback_read_char();
 	ed->busy = false;
+	left = ed->input_bytes;
+	ed->input_bytes = 0;
 	if (ed->freed)
 		destroy(ed);
 	else
 		fflush(ed->out);
+	return bytes - left;
 }
 
 const char *line_editor_history(struct line_editor *ed, unsigned nth)

@@ -111,7 +111,7 @@ void config_fini(struct config *c)
 	}
 	FREE_STRINGS(&c->name, &c->process_name, &c->cpu_model, &c->boot_order, &c->boot_once,
 		     &c->bios, &c->kernel, &c->initrd, &c->append, &c->vga, &c->pid_file,
-		     &c->log_file);
+		     &c->loadvm, &c->log_file);
 }
 
 struct chardev_config *config_find_chardev(const struct config *c, const char *id)

@@ -82,6 +82,7 @@ struct config {
 	s64 rtc_date; /* RTC_DATE: seconds since 1970 */
 	/* run */
 	bool start_stopped, snapshot;
+	char *loadvm; /* tag of the snapshot to begin with, NULL: none */
 	enum end_action on_reboot, on_shutdown, on_panic;
 	bool daemonize;
 	char *pid_file, *log_file;

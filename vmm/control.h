@@ -47,6 +47,27 @@ struct vm_watcher {
 void vm_watch(struct vm *vm, struct vm_watcher *w);
 void vm_unwatch(struct vm *vm, struct vm_watcher *w);
 
+/* Snapshots of the machine with its disks.  savevm returns when it has begun, and
+ * refuses at once what cannot be; its end is told to the waiter, if there is one. */
+struct vm_waiter {
+	/* Once; text is the message of ret < 0.  The waiter is the caller's again. */
+	void (*done)(struct vm_waiter *w, int ret, const char *text);
+	void (*progress)(struct vm_waiter *w, u64 done_bytes, u64 total_bytes);
+};
+struct vm_savevm {
+	const char *tag; /* NULL: made from the date */
+	bool detach;	 /* nobody waits for the end */
+	bool overlays;	 /* put qcow2 overlays over disks that have no snapshots */
+};
+int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, struct error *err);
+void vm_forget_waiter(struct vm *vm, struct vm_waiter *w);
+int vm_snapshot_cancel(struct vm *vm, struct error *err);
+/* p: the list of differences, when the machine is not the one that was saved. */
+int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err);
+int vm_delvm(struct vm *vm, const char *tag, struct error *err);
+int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err);
+void vm_info_snapshot_job(struct vm *vm, struct printer *p);
+
 /* `info ...`: print as the reference does. */
 void vm_info_status(struct vm *vm, struct printer *p);
 void vm_info_name(struct vm *vm, struct printer *p);

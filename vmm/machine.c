@@ -4,9 +4,11 @@
  * 0xa0000-0xbffff, the rest from 4 GiB on; firmware below 4 GiB.  All RAM is one
  * region, "pc.ram", seen through aliases: offset in it == place in a snapshot. */
 #include "devices/device.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #define VGA_HOLE_START	 0xa0000ull
 #define VGA_HOLE_END	 0xc0000ull
@@ -154,6 +156,7 @@ void vm_free(struct vm *vm)
 	if (vm->vcpus)
 		vcpus_free(vm->vcpus);
 	vm_close_monitors(vm);
+	vm_free_snapshots(vm);
 	free_devices(vm);
 	vm_close_drives(vm);
 	vm_close_streams(vm);
@@ -183,6 +186,18 @@ int vm_reset_all(struct vm *vm)
 	return vcpus_reset(vm->vcpus);
 }
 
+static void print_stderr(struct printer *p, const char *text, size_t bytes)
+{
+	fwrite(text, 1, bytes, stderr);
+}
+
+static int load_first(struct vm *vm, struct error *err)
+{
+	struct printer p = {.print = print_stderr};
+
+	return vm_loadvm(vm, vm->config->loadvm, &p, err);
+}
+
 int vm_start(struct vm *vm, struct error *err)
 {
 	int ret = vm_reset_all(vm);
@@ -190,6 +205,8 @@ int vm_start(struct vm *vm, struct error *err)
 	if (ret < 0)
 		return err_set_errno(err, ret, "cannot reset the machine");
 	ret = vm_add_monitors(vm, err);
+	if (ret == 0 && vm->config->loadvm)
+		ret = load_first(vm, err);
 	if (ret < 0 || vm->config->start_stopped)
 		return ret;
 	return vm_cont(vm, err);

@@ -137,6 +137,8 @@ const struct option options[] = {
 
 	LIST("rtc", "[base=utc|localtime|datetime][,clock=host][,driftfix=none|slew]",
 	     "set the RTC base", option_rtc, GROUP_DEBUG, "base", "base clock driftfix"),
+	STORE("loadvm", "tag", "start right away with a saved state", option_text, GROUP_DEBUG,
+	      loadvm),
 	STORE("S", NULL, "freeze CPU at startup (use 'c' to start execution)", option_flag,
 	      GROUP_DEBUG, start_stopped),
 	PLAIN("no-reboot", NULL, "exit instead of rebooting", option_no_reboot, GROUP_DEBUG),

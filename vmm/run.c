@@ -65,9 +65,10 @@ static void tell(struct vm *vm)
 /* --- stopping and starting ------------------------------------------------------ */
 
 /* Queues stop, requests in flight are waited for, new ones are held. */
-static void hold_devices(struct vm *vm)
+void vm_hold_devices(struct vm *vm)
 {
-	assert(!vm->devices_held);
+	if (vm->devices_held)
+		return;
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
@@ -99,7 +100,7 @@ void vm_stop_as(struct vm *vm, enum run_state state)
 	assert(state != RUN_RUNNING);
 	if (vm->state == RUN_RUNNING) {
 		vcpus_pause(vm->vcpus);
-		hold_devices(vm);
+		vm_hold_devices(vm);
 		clock_stop(vm->machine.clock);
 	}
 	if (vm->state == state)
@@ -116,6 +117,24 @@ static void go(struct vm *vm)
 	vm->state = RUN_RUNNING;
 	vcpus_resume(vm->vcpus);
 	tell(vm);
+}
+
+void vm_freeze(struct vm *vm)
+{
+	if (vm->state != RUN_RUNNING)
+		return;
+	vcpus_pause(vm->vcpus);
+	vm_hold_devices(vm);
+	clock_stop(vm->machine.clock);
+}
+
+void vm_thaw(struct vm *vm)
+{
+	if (vm->state != RUN_RUNNING)
+		return;
+	clock_start(vm->machine.clock);
+	vm_release_devices(vm);
+	vcpus_resume(vm->vcpus);
 }
 
 int vm_stop(struct vm *vm, struct error *err)

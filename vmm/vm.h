@@ -18,6 +18,7 @@ struct blk;
 struct device;
 struct firmware;
 struct monitor;
+struct snapshots;
 
 /* An open drive and the device that it is attached to. */
 struct drive {
@@ -65,6 +66,7 @@ struct vm {
 	bool was_reset; /* at least once: -boot once is over */
 
 	struct list drives, streams, consoles;
+	struct snapshots *snapshots; /* NULL until the first */
 };
 
 /* machine.c */
@@ -80,6 +82,11 @@ extern const struct machine_ops vm_machine_ops;
 extern const struct vcpu_ops vm_vcpu_ops;
 /* Leave RUN_RUNNING for another state (or one stopped state for another). */
 void vm_stop_as(struct vm *vm, enum run_state state);
+/* The machine stands still, if it runs, until the thaw; the run state does not
+ * change, and nothing else may happen in between. */
+void vm_freeze(struct vm *vm);
+void vm_thaw(struct vm *vm);
+void vm_hold_devices(struct vm *vm);	/* unless they are held */
 void vm_release_devices(struct vm *vm); /* what a stop held back goes on */
 /* Devices, firmware memory, interrupt chips and vCPUs to power-on state. */
 int vm_reset_all(struct vm *vm);

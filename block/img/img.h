@@ -109,8 +109,6 @@ int img_ask(struct fiber *f, void *arg, const struct unlock_question *what, stru
 
 /* "64M", "1.5G", "100b", "4096": bytes.  -EINVAL: no size; -ERANGE: beyond 2^63-1. */
 int img_parse_size(const char *text, u64 *bytes);
-/* "64 MiB", "1.5 GiB" as `info` shows sizes; text has room for 32 bytes. */
-void img_format_size(char *text, u64 bytes);
 /* Add the text of one -o to the list; "help" or "?" among it sets *help. */
 int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
 

@@ -3,6 +3,8 @@
 #include "block/img/img.h"
 #include "block/img/info.h"
 
+#include "base/opts.h"
+
 #include "block/driver.h"
 #include "block/file.h"
 #include "block/image.h"
@@ -80,9 +82,9 @@ static void print_human(FILE *out, struct image *img)
 	char size[32], disk[32] = "unavailable";
 	u64 disk_used;
 
-	img_format_size(size, img->bytes);
+	format_size(size, img->bytes);
 	if (disk_bytes(img, &disk_used))
-		img_format_size(disk, disk_used);
+		format_size(disk, disk_used);
 	if (qcow2)
 		qcow2_get_info(img, &q);
 	fprintf(out, "image: %s\nfile format: %s\nvirtual size: %s (%llu bytes)\ndisk size: %s\n",

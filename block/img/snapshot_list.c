@@ -11,8 +11,8 @@
 #include <jansson.h>
 
 /* The reference keeps so many bytes of an id and of a name. */
-#define ID_BYTES   127
-#define NAME_BYTES 255
+#define ID_BYTES   QCOW2_SNAPSHOT_ID
+#define NAME_BYTES QCOW2_SNAPSHOT_NAME
 
 static u32 list_of(struct image *img, const struct qcow2_snapshot **list)
 {
@@ -22,21 +22,10 @@ static u32 list_of(struct image *img, const struct qcow2_snapshot **list)
 
 static void print_one(FILE *out, const struct qcow2_snapshot *s)
 {
-	char size[32], date[32] = "", clock[64], icount[32] = "";
-	u64 ms = s->vm_clock_ns / 1000000;
-	time_t when = s->date_sec;
-	struct tm tm;
+	char row[QCOW2_SNAPSHOT_ROW];
 
-	img_format_size(size, s->vm_state_bytes);
-	if (localtime_r(&when, &tm))
-		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
-	snprintf(clock, sizeof(clock), "%02llu:%02llu:%02llu.%03llu",
-		 (unsigned long long)(ms / 3600000), (unsigned long long)(ms / 60000 % 60),
-		 (unsigned long long)(ms / 1000 % 60), (unsigned long long)(ms % 1000));
-	if (s->icount != QCOW2_NO_ICOUNT)
-		snprintf(icount, sizeof(icount), "%llu", (unsigned long long)s->icount);
-	fprintf(out, "%-9.*s %-16.*s %8s%20s%13s%11s\n", ID_BYTES, s->id, NAME_BYTES, s->name, size,
-		date, clock, icount);
+	qcow2_snapshot_row(s, s->id, row);
+	fprintf(out, "%s\n", row);
 }
 
 void img_print_snapshots(FILE *out, struct image *img)

@@ -6,10 +6,12 @@
  * can be listed.  Thread: the image's loop. */
 #include "block/qcow2/snapshot.h"
 
+#include "base/opts.h"
 #include "block/qcow2/parts.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 
 #define KNOWN_EXTRA 24
 #define WINDOW	    (256 * KiB) /* more than the largest entry */
@@ -259,4 +261,26 @@ int qcow2_snapshot_find(struct image *img, const char *text, enum qcow2_find how
 		if (is_text(q->snapshots[i].name, q->snapshots[i].name_bytes, text))
 			return (int)i;
 	return -ENOENT;
+}
+
+/* --- text --- */
+
+void qcow2_snapshot_row(const struct qcow2_snapshot *s, const char *id,
+			char text[QCOW2_SNAPSHOT_ROW])
+{
+	char size[32], date[32] = "", clock[64], icount[32] = "";
+	u64 ms = s->vm_clock_ns / NS_PER_MS;
+	time_t when = s->date_sec;
+	struct tm tm;
+
+	format_size(size, s->vm_state_bytes);
+	if (localtime_r(&when, &tm))
+		strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+	snprintf(clock, sizeof(clock), "%02llu:%02llu:%02llu.%03llu",
+		 (unsigned long long)(ms / 3600000), (unsigned long long)(ms / 60000 % 60),
+		 (unsigned long long)(ms / 1000 % 60), (unsigned long long)(ms % 1000));
+	if (s->icount != QCOW2_NO_ICOUNT)
+		snprintf(icount, sizeof(icount), "%llu", (unsigned long long)s->icount);
+	snprintf(text, QCOW2_SNAPSHOT_ROW, "%-9.*s %-16.*s %8s%20s%13s%11s", QCOW2_SNAPSHOT_ID, id,
+		 QCOW2_SNAPSHOT_NAME, s->name, size, date, clock, icount);
 }

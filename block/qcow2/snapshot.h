@@ -27,6 +27,14 @@ struct qcow2_snapshot {
 	u8 *unknown;
 };
 
+/* A row of `snapshot -l` and `info snapshots`, which show so many bytes of an id and of
+ * a name; id: what to show for it. */
+#define QCOW2_SNAPSHOT_ID   127
+#define QCOW2_SNAPSHOT_NAME 255
+#define QCOW2_SNAPSHOT_ROW  512
+void qcow2_snapshot_row(const struct qcow2_snapshot *s, const char *id,
+			char text[QCOW2_SNAPSHOT_ROW]);
+
 /* The list, in the order of the table; good until the next change. */
 u32 qcow2_snapshots(struct image *img, const struct qcow2_snapshot **out);
 

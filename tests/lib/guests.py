@@ -164,6 +164,63 @@ packet:	.byte	16, 0
 """ % count, work)
 
 
+def keeps_count(work):
+    """Counts in memory, on the disk (LBA 8) and in a register of a device (the second
+    serial port's scratch register), says each number, and "torn" if the three differ."""
+    return boot_sector(HEAD + """
+main:	mov	word ptr [0x8000], 0
+	mov	dx, 0x2ff
+	xor	al, al
+	out	dx, al
+	jmp	store
+count:	mov	ah, 0x42
+	mov	word ptr [packet + 4], 0x8200
+	call	disk
+	mov	ax, [0x8000]
+	cmp	ax, [0x8200]
+	jne	torn
+	mov	dx, 0x2ff
+	in	al, dx
+	cmp	al, [0x8000]
+	jne	torn
+	inc	word ptr [0x8000]
+	mov	al, [0x8000]
+	out	dx, al
+store:	mov	ah, 0x43
+	mov	word ptr [packet + 4], 0x8000
+	call	disk
+	mov	cx, 4
+	mov	bx, [0x8000]
+6:	rol	bx, 4
+	mov	al, bl
+	and	al, 15
+	add	al, '0'
+	cmp	al, '9'
+	jbe	7f
+	add	al, 7
+7:	call	putc
+	loop	6b
+	mov	al, 10
+	call	putc
+	jmp	count
+torn:	mov	si, offset text
+	call	puts
+	jmp	halt
+disk:	mov	dl, [0x7b00]
+	mov	si, offset packet
+	xor	al, al
+	int	0x13
+	jc	failed
+	ret
+failed:	mov	si, offset error
+	call	puts
+""" + HALT + say("torn\r\n") + say("disk error\r\n", "error") + """
+packet:	.byte	16, 0
+	.word	1, 0x8000, 0
+	.quad	8
+""", work)
+
+
 def disk_with(path, sector, size=16 << 20):
     """A raw image that starts with the boot sector."""
     with open(path, "wb") as f:

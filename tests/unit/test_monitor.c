@@ -21,7 +21,8 @@ struct vm {
 	struct loop *loop;
 	u32 keys[64], n_keys; /* code, 0x100 when released */
 	u8 memory[256];
-	u32 port, value, size, nmis, resets, quits;
+	u32 port, value, size, nmis, resets, quits, savevms, cancels;
+	struct vm_waiter *waiter;
 	bool running;
 };
 
@@ -106,6 +107,55 @@ int vm_info_block(struct vm *vm, bool nodes, bool verbose, const char *device, s
 	if (device && strcmp(device, "ide0-hd0"))
 		return err_set(err, -ENODEV, "Device '%s' not found", device);
 	print_to(p, "block n=%d v=%d %s\n", nodes, verbose, device ? device : "all");
+	return 0;
+}
+
+FAKE_INFO(snapshot_job)
+
+/* savevm ends when the test says so. */
+int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, struct error *err)
+{
+	if (opt->tag && !strcmp(opt->tag, "bad"))
+		return err_set(err, -EINVAL, "no such thing");
+	vm->waiter = w;
+	vm->savevms++;
+	return 0;
+}
+
+void vm_forget_waiter(struct vm *vm, struct vm_waiter *w)
+{
+	assert_ptr_equal(vm->waiter, w);
+	vm->waiter = NULL;
+}
+
+static void end_savevm(struct vm *vm, int ret, const char *text)
+{
+	struct vm_waiter *w = vm->waiter;
+
+	vm->waiter = NULL;
+	w->done(w, ret, text);
+}
+
+int vm_snapshot_cancel(struct vm *vm, struct error *err)
+{
+	vm->cancels++;
+	return 0;
+}
+
+int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err)
+{
+	print_to(p, "  saved: a\n  now: b\n");
+	return err_set(err, -EINVAL, "%s differs", tag);
+}
+
+int vm_delvm(struct vm *vm, const char *tag, struct error *err)
+{
+	return 0;
+}
+
+int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err)
+{
+	print_to(p, "There is no snapshot available.\n");
 	return 0;
 }
 
@@ -411,6 +461,48 @@ static void nothing_runs_after_quit(void **state)
 	teardown(&x);
 }
 
+static void a_command_that_takes_its_time_holds_the_prompt(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	type(&x, "");
+	assert_string_equal(type(&x, "savevm one\r"), "savevm one\n");
+	assert_string_equal(type(&x, "info name\rinfo u"), "");
+	assert_int_equal(x.vm.cancels, 0);
+	end_savevm(&x.vm, 0, NULL);
+	assert_string_equal(type(&x, ""), "(cowvm) info name\nfake name\n(cowvm) info u");
+	assert_string_equal(type(&x, "uid\r"), "uid\nfake uuid\n(cowvm) ");
+	/* Two of them, typed in one go. */
+	assert_string_equal(type(&x, "savevm a\rsavevm b\rinfo name\r"), "savevm a\n");
+	end_savevm(&x.vm, -ENOSPC, "disk is full");
+	assert_string_equal(type(&x, ""), "Error: disk is full\n(cowvm) savevm b\n");
+	end_savevm(&x.vm, 0, NULL);
+	assert_string_equal(type(&x, ""), "(cowvm) info name\nfake name\n(cowvm) ");
+	assert_int_equal(x.vm.savevms, 3);
+	answer_is(&x, "savevm bad", "Error: no such thing\n");
+	answer_is(&x, "savevm -d x", "");
+	answer_is(&x, "loadvm y", "  saved: a\n  now: b\nError: y differs\n");
+	teardown(&x);
+}
+
+static void ctrl_c_cancels_and_a_peer_that_goes_is_forgotten(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	type(&x, "");
+	type(&x, "savevm one\r");
+	type(&x, "\003");
+	assert_int_equal(x.vm.cancels, 1);
+	end_savevm(&x.vm, -ECANCELED, "cancelled");
+	assert_string_equal(type(&x, ""), "Error: cancelled\n(cowvm) ");
+	type(&x, "savevm two\r");
+	assert_non_null(x.vm.waiter);
+	teardown(&x);
+	assert_null(x.vm.waiter);
+}
+
 static void help_lists_every_command(void **state)
 {
 	static struct fixture x;
@@ -439,6 +531,8 @@ int main(void)
 		cmocka_unit_test(lines_are_edited_completed_and_remembered),
 		cmocka_unit_test(two_monitors_keep_their_own_lines),
 		cmocka_unit_test(nothing_runs_after_quit),
+		cmocka_unit_test(a_command_that_takes_its_time_holds_the_prompt),
+		cmocka_unit_test(ctrl_c_cancels_and_a_peer_that_goes_is_forgotten),
 		cmocka_unit_test(help_lists_every_command),
 	};
 

@@ -1,0 +1,165 @@
+"""savevm and loadvm: a guest that counts in memory, on disk and in a device's register
+goes back and forth, in one process and from one to the next."""
+import re
+import subprocess
+
+import pytest
+
+import guests
+from tools import COWIMG, check_image
+from vm import Vm
+
+pytestmark = pytest.mark.any_kvm
+SECOND_PORT = ["-serial", "null"]       # its scratch register is the device's count
+NUMBER = r"([0-9A-F]{4})\n"
+FAR = 100                               # counts of a second, or a few
+
+
+@pytest.fixture
+def disk(tmp_path):
+    return guests.qcow2_with(tmp_path / "disk.qcow2", guests.keeps_count(tmp_path))
+
+
+DRIVES = {"ide": lambda d: ["-hda", d], "virtio": lambda d: ["-drive", "file=%s,if=virtio" % d]}
+
+
+def number(vm):
+    """The last number that the guest has said by now."""
+    said = ""
+    while not re.search(NUMBER, said):
+        start = len(vm.serial.text)
+        vm.serial.drain(0.1)
+        said = vm.serial.text[start:]
+    return int(re.findall(NUMBER, said)[-1], 16)
+
+
+def count_to(vm, least):
+    while number(vm) < least:
+        pass
+
+
+def save(vm, name):
+    """Take a snapshot: a number from before and one from after it."""
+    before = number(vm)
+    assert vm.monitor("savevm " + name) == ""
+    return before, number(vm)
+
+
+def check_guest(vm):
+    count_to(vm, number(vm) + 3)
+    assert "torn" not in vm.serial.text and "error" not in vm.serial.text
+
+
+@pytest.mark.parametrize("bus", DRIVES)
+def test_goes_back_and_forth_while_running(disk, bus):
+    with Vm(*DRIVES[bus](disk), *SECOND_PORT) as vm:
+        assert vm.monitor("info snapshots") == "There is no snapshot available."
+        one = save(vm, "one")
+        count_to(vm, one[1] + FAR)
+        two = save(vm, "two")
+        count_to(vm, two[1] + FAR)
+        for saved, name in ((one, "one"), (two, "two"), (two, "two"), (one, "one")):
+            assert vm.monitor("loadvm " + name) == ""
+            assert saved[0] <= number(vm) < saved[1] + FAR
+            check_guest(vm)
+        assert vm.monitor("info status") == "VM status: running"
+        listed = vm.monitor("info snapshots").split("\n")
+        assert listed[0] == "List of snapshots present on all disks:"
+        assert listed[1] == ("ID        TAG               VM SIZE                DATE     "
+                             "VM CLOCK     ICOUNT")
+        assert re.match(r"--        one  +[\d.]+ MiB 20\d\d-", listed[2])
+        assert [row.split()[1] for row in listed[2:]] == ["one", "two"]
+        assert vm.quit() == 0
+    check_image(disk)
+
+
+def test_goes_on_in_a_fresh_process(disk):
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        before = number(vm)
+        vm.monitor("stop")
+        assert vm.monitor("savevm here") == ""
+        assert vm.monitor("info status") == "VM status: paused"
+        vm.monitor("cont")
+        after = number(vm)
+        count_to(vm, after + FAR)
+        assert vm.quit() == 0
+    check_image(disk)
+    with Vm("-hda", disk, *SECOND_PORT, "-loadvm", "here") as vm:
+        assert vm.monitor("info status") == "VM status: running"
+        assert before <= number(vm) < after + FAR
+        check_guest(vm)
+        assert vm.quit() == 0
+    with Vm("-hda", disk, *SECOND_PORT, "-S") as vm:
+        assert vm.monitor("loadvm here") == ""
+        assert vm.monitor("info status") == "VM status: paused"
+        vm.monitor("cont")
+        check_guest(vm)
+        assert vm.quit() == 0
+    check_image(disk)
+
+
+def test_another_machine_is_refused_with_the_differences(disk):
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("savevm here") == ""
+        assert vm.quit() == 0
+    with Vm("-hda", disk, *SECOND_PORT, "-smp", "2", memory=65) as vm:
+        count_to(vm, 3)
+        text = vm.monitor("loadvm here")
+        assert "saved: cpus = 1" in text and "now: cpus = 2" in text
+        assert "saved: memory pc.ram: %d bytes" % (64 << 20) in text
+        assert text.endswith("Error: Snapshot 'here' is of a machine that differs from this one")
+        check_guest(vm)                 # it goes on as if nothing had been asked
+        assert vm.quit() == 0
+
+
+def test_words_of_the_reference(disk):
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("loadvm nosuch") == (
+            "Error: Snapshot 'nosuch' does not exist in one or more devices")
+        assert vm.monitor("delvm nosuch") == (
+            "Error: Snapshot 'nosuch' does not exist in one or more devices")
+        assert vm.monitor("loadvm") == (
+            "loadvm: string expected\nTry \"help loadvm\" for more information")
+        assert vm.monitor("savevm") == ""
+        assert re.search(r"-- +vm-20\d{12} ", vm.monitor("info snapshots"))
+        assert vm.monitor("savevm a") == ""
+        assert vm.monitor("savevm a") == ""     # the same tag: replaced
+        assert vm.monitor("info snapshots").count(" a ") == 1
+        assert vm.monitor("delvm a") == ""
+        assert " a " not in vm.monitor("info snapshots")
+        assert vm.monitor("snapshot_cancel") == "Error: no snapshot is being taken"
+        check_guest(vm)
+        assert vm.quit() == 0
+    check_image(disk)
+
+
+def test_a_writable_raw_disk_is_refused(tmp_path):
+    raw = guests.disk_with(tmp_path / "disk.raw", guests.keeps_count(tmp_path))
+    with Vm("-drive", "file=%s,format=raw,if=virtio" % raw, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("savevm x") == (
+            "Error: Device 'virtio0' is writable but does not support snapshots")
+        check_guest(vm)
+
+
+def test_the_next_snapshot_costs_what_changed(disk):
+    with Vm("-hda", disk, *SECOND_PORT, memory=256) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("savevm one") == ""
+        size = disk.stat().st_size
+        assert vm.monitor("savevm two") == ""
+        assert disk.stat().st_size - size < 2 << 20
+        assert re.search(r"Last one: guest stood still for \d+ us, \d+ ms in all, \d+ bytes",
+                         vm.monitor("info snapshot-job"))
+        vm.monitor("loadvm one")
+        check_guest(vm)
+        vm.monitor("loadvm two")
+        check_guest(vm)
+        assert vm.quit() == 0
+    check_image(disk)
+    listed = subprocess.run(["qemu-img", "snapshot", "-l", disk], capture_output=True, text=True)
+    assert [row.split()[1] for row in listed.stdout.split("\n")[2:4]] == ["one", "two"]
+    ours = subprocess.run([COWIMG, "snapshot", "-l", disk], capture_output=True, text=True)
+    assert ours.stdout == listed.stdout

@@ -1,0 +1,288 @@
+/* loadvm: back to the machine of a moment.
+ *
+ * 1. Everything but memory is read, checked and decoded; a machine that is not the
+ *    one that was saved is refused with the list of differences.  Nothing has changed.
+ * 2. The machine stops, the disks become what they were (each of them atomically).
+ * 3. Memory is thrown away and comes in on demand (ram_load.h), by a reader of its own
+ *    on the image file: the drive's thread may itself wait for memory.  Without
+ *    userfaultfd, or such a reader, all of it is read now.
+ * 4. State of devices, interrupt chips and vCPUs is put in place.
+ * Threads: control; the source runs on ram_load's threads. */
+#include "vmm/snapshot/snapshot.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "block/blk.h"
+#include "vmm/vmstate.h"
+
+#include <errno.h>
+
+struct load_job {
+	struct snapshots *s;
+	struct drive_set set;
+	struct qcow2_snapshot entry; /* in the first drive */
+	struct blk *reader;	     /* of the snapshot's image, with a thread of its own */
+	struct area area;	     /* as it shows it */
+	struct snap_header header;
+	char *manifest;
+	struct state_buf state;
+	u32 *crcs;
+	struct vmstate *decoded;
+	struct ram_load *ram;
+	struct loop_call ended;
+	u64 failed_unit; /* [atomic] UINT64_MAX: none */
+};
+
+/* --- on the drives' loops ------------------------------------------------------- */
+
+struct apply_call {
+	const struct qcow2_snapshot *entry;
+	struct error err;
+};
+
+static int apply(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct apply_call *c = arg;
+	int index = snapshot_index(blk_image(blk), c->entry), ret;
+
+	if (index < 0)
+		return err_set(&c->err, index, "the snapshot has gone");
+	ret = qcow2_snapshot_apply(f, blk_image(blk), (u32)index, &c->err);
+	if (ret == 0)
+		blk_image_changed(blk);
+	return ret;
+}
+
+/* --- reading and judging ---------------------------------------------------------- */
+
+static int read_part(struct load_job *job, enum snap_part part, const char *what, void *data,
+		     struct error *err)
+{
+	u64 bytes = job->header.parts[part].bytes;
+	int ret = area_read(&job->area, job->header.parts[part].off, data, bytes);
+
+	if (ret < 0)
+		return err_set_errno(err, ret, "snapshot '%s': cannot read its %s", job->entry.name,
+				     what);
+	if (crc32c(0, data, bytes) != job->header.parts[part].crc)
+		return err_set(err, -EBADMSG, "snapshot '%s': its %s is damaged", job->entry.name,
+			       what);
+	return 0;
+}
+
+static int read_header(struct load_job *job, struct error *err)
+{
+	u8 page[SNAP_HEADER_BYTES];
+	int ret = area_read(&job->area, 0, page, sizeof(page));
+
+	if (ret < 0)
+		return err_set_errno(err, ret, "snapshot '%s': cannot read its header",
+				     job->entry.name);
+	ret = snap_header_decode(&job->header, page, err);
+	if (ret < 0)
+		return err_prefix(err, "snapshot '%s'", job->entry.name);
+	return 0;
+}
+
+static int compare(struct load_job *job, struct printer *p, struct error *err)
+{
+	AUTO_FREE char *now = vmstate_manifest(job->s->vm);
+	u64 bytes = job->header.parts[SNAP_MANIFEST].bytes;
+	unsigned differences;
+	int ret;
+
+	job->manifest = try_alloc(bytes + 1);
+	if (!job->manifest)
+		return err_set_errno(err, -ENOMEM, "snapshot '%s'", job->entry.name);
+	ret = read_part(job, SNAP_MANIFEST, "description of the machine", job->manifest, err);
+	if (ret < 0)
+		return ret;
+	differences = vmstate_compare(job->manifest, now, p);
+	if (!differences && job->header.units == job->s->map.units)
+		return 0;
+	return err_set(err, -EINVAL, "Snapshot '%s' is of a machine that differs from this one",
+		       job->entry.name);
+}
+
+static int open_reader(struct load_job *job, struct error *err)
+{
+	struct blk_options options = {.id = "loadvm",
+				      .file = blk_file(job->set.drives[0]->blk),
+				      .format = "qcow2",
+				      .readonly = true,
+				      .vm_state_of = job->entry.id};
+	int ret = blk_open(&job->reader, &options, err);
+
+	if (ret < 0)
+		return err_prefix(err, "snapshot '%s'", job->entry.name);
+	area_init(&job->area, job->reader);
+	return 0;
+}
+
+static int read_all(struct load_job *job, struct printer *p, struct error *err)
+{
+	struct state_buf in;
+	int ret = open_reader(job, err);
+
+	if (ret == 0)
+		ret = read_header(job, err);
+	if (ret == 0)
+		ret = compare(job, p, err);
+	if (ret < 0)
+		return ret;
+	job->crcs = try_alloc(job->header.parts[SNAP_CRCS].bytes);
+	job->state.bytes = job->header.parts[SNAP_STATE].bytes;
+	job->state.data = try_alloc(job->state.bytes);
+	job->state.room = job->state.bytes;
+	if (!job->crcs || !job->state.data)
+		return err_set_errno(err, -ENOMEM, "snapshot '%s'", job->entry.name);
+	ret = read_part(job, SNAP_CRCS, "table of checksums", job->crcs, err);
+	if (ret == 0)
+		ret = read_part(job, SNAP_STATE, "state of devices", job->state.data, err);
+	if (ret < 0)
+		return ret;
+	in = (struct state_buf){.data = job->state.data, .bytes = job->state.bytes};
+	ret = vmstate_decode(job->s->vm, &in, &job->decoded, err);
+	return ret < 0 ? err_prefix(err, "snapshot '%s'", job->entry.name) : 0;
+}
+
+/* --- memory ----------------------------------------------------------------------- */
+
+static int source(void *arg, u64 unit, u64 n, u8 *data)
+{
+	struct load_job *job = arg;
+
+	return area_read(&job->area, job->header.ram_off + unit * RAM_UNIT, data, n * RAM_UNIT);
+}
+
+static void failed(void *arg, u64 unit, int ret)
+{
+	struct load_job *job = arg;
+
+	log_error("snapshot '%s': memory unit %llu %s", job->entry.name, (unsigned long long)unit,
+		  ret == -EBADMSG ? "is damaged" : "cannot be read");
+	__atomic_store_n(&job->failed_unit, unit, __ATOMIC_RELEASE);
+}
+
+static void memory_done(void *arg)
+{
+}
+
+static int load_memory(struct load_job *job, struct error *err)
+{
+	struct ram_load_options opt = {.map = &job->s->map,
+				       .source = source,
+				       .failed = failed,
+				       .done = memory_done,
+				       .arg = job,
+				       .crcs = job->crcs};
+	int ret = ram_load_start(&job->ram, &opt, err);
+
+	return ret < 0 ? err_prefix(err, "snapshot '%s'", job->entry.name) : 0;
+}
+
+/* Memory is as in the snapshot: from here on its changes count. */
+static int start_counting(struct load_job *job)
+{
+	struct snapshots *s = job->s;
+	int ret = s->map.tracking ? 0 : ram_track(&s->map, true);
+
+	if (ret == 0)
+		ret = ram_collect(&s->map, s->map.dirty);
+	if (ret < 0) {
+		snapshots_forget_base(s);
+		return ret;
+	}
+	memset(s->map.dirty, 0, ram_bitmap_bytes(&s->map));
+	snapshot_entry_fini(&s->base);
+	s->base = job->entry;
+	s->base.id = xstrdup(job->entry.id);
+	s->base.name = xstrdup(job->entry.name);
+	return 0;
+}
+
+/* --- loadvm ----------------------------------------------------------------------- */
+
+void load_free(struct load_job *job)
+{
+	if (!job)
+		return;
+	ram_load_free(job->ram);
+	if (job->reader)
+		area_fini(&job->area);
+	blk_close(job->reader);
+	if (job->s->load == job)
+		job->s->load = NULL;
+	vmstate_free(job->decoded);
+	state_buf_fini(&job->state);
+	snapshot_entry_fini(&job->entry);
+	free(job->manifest);
+	free(job->crcs);
+	free(job);
+}
+
+int load_finish(struct snapshots *s, struct error *err)
+{
+	return 0;
+}
+
+static int change_disks(struct load_job *job, struct error *err)
+{
+	for (u32 i = 0; i < job->set.n; i++) {
+		struct apply_call call = {.entry = &job->entry};
+		int ret = blk_run(job->set.drives[i]->blk, apply, &call);
+
+		if (ret < 0)
+			return err_set(err, ret, "%s: %s", job->set.drives[i]->config->id,
+				       call.err.text);
+	}
+	return 0;
+}
+
+/* From here on there is no way back to the machine that was. */
+static int change_machine(struct load_job *job, struct error *err)
+{
+	struct vm *vm = job->s->vm;
+	int ret;
+
+	vm_stop_as(vm, RUN_PAUSED);
+	vm_hold_devices(vm); /* in prelaunch nobody has yet */
+	ret = change_disks(job, err);
+	if (ret == 0)
+		ret = load_memory(job, err);
+	if (ret == 0)
+		ret = vmstate_apply(vm, job->decoded, err);
+	if (ret < 0) {
+		snapshots_forget_base(job->s);
+		vm_stop_as(vm, RUN_INTERNAL_ERROR);
+		return ret;
+	}
+	return start_counting(job);
+}
+
+int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err)
+{
+	bool running = vm->state == RUN_RUNNING;
+	struct snapshots *s;
+	struct load_job *job;
+	int ret = snapshots_of(vm, &s, err);
+
+	if (ret < 0)
+		return ret;
+	if (s->save)
+		return err_set(err, -EBUSY, "a snapshot is being taken");
+	ret = load_finish(s, err);
+	if (ret < 0)
+		return ret;
+	job = xnew(struct load_job);
+	job->s = s;
+	ret = drive_set_init(&job->set, vm, err);
+	if (ret == 0)
+		ret = set_find(&job->set, tag, &job->entry, err);
+	if (ret == 0)
+		ret = read_all(job, p, err);
+	if (ret == 0)
+		ret = change_machine(job, err);
+	load_free(job);
+	return ret == 0 && running ? vm_cont(vm, err) : ret;
+}

@@ -1,0 +1,515 @@
+/* savevm: the machine of one moment goes to disk while it runs on.
+ *
+ * 1. Memory to be saved is write-protected and the area for VM state is prepared,
+ *    with the guest running.
+ * 2. The moment: vCPUs parked, devices held, drives drained.  State of devices and
+ *    vCPUs is copied, what was dirtied since 1 is protected too.  The guest goes on;
+ *    writes to the disks wait until
+ * 3. the disks as they are now are kept (one reference more, block/qcow2/snapshot.h).
+ * 4. Memory goes to the area, what the guest wants to write first (ram_save.h).
+ * 5. CRCs, manifest, state and header go there; then the entries appear, the one with
+ *    the VM state last.  An older set of this name goes away after that.
+ * A crash before the last entry of 5 leaves leaked clusters, or entries that make
+ * no complete set.  Without userfaultfd the guest, and the monitor, stand still
+ * until 4 is done.
+ * Threads: control; ram_save's workers run the sink. */
+#include "vmm/snapshot/snapshot.h"
+
+#include "base/crc32c.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "block/blk.h"
+#include "vmm/vmstate.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+#define TICK_NS (200 * NS_PER_MS)
+
+struct save_job {
+	struct snapshots *s;
+	struct drive_set set;
+	struct qcow2_snapshot_job *disks[SET_MAX_DRIVES]; /* NULL: none yet, or no more */
+	struct area area;				  /* in the first drive */
+	bool area_there;
+	struct vm_waiter *waiter; /* NULL: nobody waits */
+	char *tag;
+	struct qcow2_new_snapshot entry;
+	u64 *bits; /* units to save */
+	u32 *crcs;
+	struct state_buf state;
+	char *manifest;
+	struct ram_save *ram;
+	u64 begun_ns;
+	struct loop_call ended; /* posted by the last worker */
+	bool end_posted;	/* [atomic] */
+	struct loop_timer tick;
+};
+
+/* --- on the drives' loops ------------------------------------------------------- */
+
+struct image_call {
+	struct qcow2_snapshot_job **job;
+	const struct qcow2_new_snapshot *entry;
+};
+
+static int begin_disk(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct image_call *c = arg;
+
+	return qcow2_snapshot_begin(f, blk_image(blk), c->job);
+}
+
+static int keep_disk(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct image_call *c = arg;
+
+	return qcow2_snapshot_keep(f, *c->job);
+}
+
+static int finish_disk(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct image_call *c = arg;
+
+	return qcow2_snapshot_finish(f, *c->job, c->entry);
+}
+
+static int cancel_disk(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct image_call *c = arg;
+
+	return qcow2_snapshot_cancel(f, *c->job);
+}
+
+static int each_disk(struct save_job *job, blk_fn *fn, const char *what, struct error *err)
+{
+	int ret = 0;
+
+	for (u32 i = 0; i < job->set.n; i++) {
+		struct image_call c = {.job = &job->disks[i]};
+		int one = blk_run(job->set.drives[i]->blk, fn, &c);
+
+		if (one < 0 && ret == 0)
+			ret = err_set_errno(err, one, "%s: cannot %s",
+					    job->set.drives[i]->config->id, what);
+	}
+	return ret;
+}
+
+/* [worker] */
+static int sink(void *arg, const struct ram_batch *b)
+{
+	struct save_job *job = arg;
+	struct snap_header h;
+	const u64 none[SNAP_PARTS] = {0};
+
+	snap_layout(&h, job->s->map.units, none);
+	return area_write(&job->area, h.ram_off + b->unit * RAM_UNIT, b->data, b->n * RAM_UNIT);
+}
+
+/* [fault thread] Only vCPUs may wait for the disk: the drives' threads may not. */
+static bool may_wait(void *arg, u32 thread)
+{
+	struct save_job *job = arg;
+	struct vcpus *v = job->s->vm->vcpus;
+
+	for (u32 i = 0; i < vcpus_count(v); i++)
+		if (vcpu_thread_id(vcpus_get(v, i)) == thread)
+			return true;
+	return false;
+}
+
+static void memory_done(void *arg)
+{
+	struct save_job *job = arg;
+
+	/* Partner: save_free, which runs what has been posted. */
+	__atomic_store_n(&job->end_posted, true, __ATOMIC_RELEASE);
+	loop_post(job->s->vm->loop, &job->ended);
+}
+
+/* --- the end -------------------------------------------------------------------- */
+
+void save_free(struct save_job *job)
+{
+	if (!job)
+		return;
+	ram_save_free(job->ram);
+	for (u32 i = 0; i < job->set.n; i++) {
+		struct image_call call = {.job = &job->disks[i]};
+
+		if (job->disks[i]) /* at worst leaks remain */
+			(void)blk_run(job->set.drives[i]->blk, cancel_disk, &call);
+	}
+	if (job->area_there)
+		area_fini(&job->area);
+	loop_timer_del(&job->tick);
+	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
+		loop_run_posted(job->s->vm->loop);
+	if (job->s->save == job)
+		job->s->save = NULL;
+	state_buf_fini(&job->state);
+	free(job->manifest);
+	free(job->bits);
+	free(job->crcs);
+	free(job->tag);
+	free(job);
+}
+
+static int write_parts(struct save_job *job, struct error *err)
+{
+	const u64 bytes[SNAP_PARTS] = {
+		[SNAP_MANIFEST] = strlen(job->manifest), [SNAP_STATE] = job->state.bytes};
+	const void *parts[SNAP_PARTS] = {[SNAP_CRCS] = job->crcs,
+					 [SNAP_MANIFEST] = job->manifest,
+					 [SNAP_STATE] = job->state.data};
+	struct snap_header h;
+	u8 page[SNAP_HEADER_BYTES];
+	int ret = 0;
+
+	snap_layout(&h, job->s->map.units, bytes);
+	for (unsigned i = 0; ret == 0 && i < SNAP_PARTS; i++) {
+		h.parts[i].crc = crc32c(0, parts[i], h.parts[i].bytes);
+		ret = area_write(&job->area, h.parts[i].off, parts[i], h.parts[i].bytes);
+	}
+	snap_header_encode(&h, page);
+	if (ret == 0)
+		ret = area_write(&job->area, 0, page, sizeof(page));
+	job->entry.vm_state_bytes = h.area_bytes;
+	return ret < 0 ? err_set_errno(err, ret, "cannot write the VM state") : 0;
+}
+
+/* The drive with the VM state last: with it the set is complete. */
+static int make_entries(struct save_job *job, struct error *err)
+{
+	int ret = 0;
+
+	for (u32 i = job->set.n; ret == 0 && i-- > 0;) {
+		struct qcow2_new_snapshot entry = job->entry;
+		struct image_call call = {.job = &job->disks[i], .entry = &entry};
+
+		if (i)
+			entry.vm_state_bytes = 0;
+		ret = blk_run(job->set.drives[i]->blk, finish_disk, &call);
+		if (ret < 0)
+			return err_set_errno(err, ret, "%s: cannot create the snapshot",
+					     job->set.drives[i]->config->id);
+		job->disks[i] = NULL;
+	}
+	return ret;
+}
+
+/* From now on memory is counted from this snapshot. */
+static void set_base(struct save_job *job)
+{
+	struct snapshots *s = job->s;
+
+	snapshot_entry_fini(&s->base);
+	s->base = (struct qcow2_snapshot){.id = xstrdup(""),
+					  .name = xstrdup(job->tag),
+					  .date_sec = job->entry.date_sec,
+					  .date_nsec = job->entry.date_nsec,
+					  .vm_clock_ns = job->entry.vm_clock_ns};
+}
+
+static int complete(struct save_job *job, struct error *err)
+{
+	struct ram_progress p;
+	u32 count;
+	int ret = ram_save_wait(job->ram);
+
+	if (ret == -ECANCELED)
+		return err_set(err, ret, "cancelled");
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot write guest memory");
+	ram_save_progress(job->ram, &p);
+	job->s->ram_written = (p.units - p.zeros) * RAM_UNIT;
+	/* Nobody writes protected memory any more: no faults from here on. */
+	ram_save_free(job->ram);
+	job->ram = NULL;
+	ret = write_parts(job, err);
+	if (ret == 0)
+		ret = make_entries(job, err);
+	if (ret < 0)
+		return ret;
+	set_base(job);
+	return set_delete(&job->set, job->tag, &job->s->base, &count, err);
+}
+
+/* What was to be saved is still dirty. */
+static void keep_dirty(struct save_job *job)
+{
+	struct ram_map *map = &job->s->map;
+
+	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++)
+		map->dirty[i] |= job->bits[i];
+}
+
+static void job_ends(struct save_job *job, int ret, const struct error *err)
+{
+	struct vm_waiter *w = job->waiter;
+	struct snapshots *s = job->s;
+
+	if (ret < 0 && s->base.date_nsec != job->entry.date_nsec)
+		keep_dirty(job);
+	s->total_ns = now_ns() - job->begun_ns;
+	if (ret < 0 && !w)
+		log_error("snapshot '%s': %s", job->tag, err->text);
+	save_free(job);
+	if (w)
+		w->done(w, ret, err->text);
+}
+
+static void on_ended(struct loop_call *call)
+{
+	struct save_job *job = container_of(call, struct save_job, ended);
+	struct error err = {0};
+	int ret;
+
+	__atomic_store_n(&job->end_posted, false, __ATOMIC_RELAXED);
+	if (job->s->save != job) /* being freed */
+		return;
+	ret = complete(job, &err);
+	job_ends(job, ret, &err);
+}
+
+static void on_tick(struct loop_timer *timer)
+{
+	struct save_job *job = container_of(timer, struct save_job, tick);
+	struct ram_progress p;
+
+	if (!job->waiter || !job->ram)
+		return;
+	ram_save_progress(job->ram, &p);
+	job->waiter->progress(job->waiter, p.done * RAM_UNIT, p.units * RAM_UNIT);
+	loop_timer_set(&job->tick, now_ns() + TICK_NS);
+}
+
+/* --- the moment ------------------------------------------------------------------- */
+
+static void fill_entry(struct save_job *job)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	job->entry = (struct qcow2_new_snapshot){
+		.name = job->tag,
+		.date_sec = (u32)now.tv_sec,
+		.date_nsec = (u32)now.tv_nsec,
+		.vm_clock_ns = clock_now(job->s->vm->machine.clock),
+		.icount = QCOW2_NO_ICOUNT,
+	};
+}
+
+static int copy_state(struct save_job *job, struct error *err)
+{
+	struct ram_map *map = &job->s->map;
+	int ret = vmstate_save(job->s->vm, &job->state, err);
+
+	if (ret < 0)
+		return ret;
+	ret = ram_collect(map, map->dirty);
+	if (ret == 0)
+		ret = ram_save_protect(job->ram, map->dirty);
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot protect guest memory");
+	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++) {
+		job->bits[i] |= map->dirty[i];
+		map->dirty[i] = 0;
+	}
+	return 0;
+}
+
+/* Writes to the disks wait from the moment on until their content is kept; the guest
+ * goes on as soon as its state is copied, or, if not live, its memory. */
+static int take_moment(struct save_job *job, bool live, struct error *err)
+{
+	struct vm *vm = job->s->vm;
+	u64 start = now_ns();
+	int ret;
+
+	vm_freeze(vm);
+	fill_entry(job);
+	ret = copy_state(job, err);
+	if (ret == 0)
+		ret = each_disk(job, begin_disk, "begin a snapshot", err);
+	if (ret == 0)
+		ret = ram_save_start(job->ram, job->bits, err);
+	if (ret == 0 && !live)
+		ret = ram_save_wait(job->ram);
+	vm_thaw(vm);
+	job->s->pause_ns = now_ns() - start;
+	return ret == 0 ? each_disk(job, keep_disk, "keep its content", err) : ret;
+}
+
+/* --- the beginning ---------------------------------------------------------------- */
+
+/* CRCs of what is not saved again, as the area has them now. */
+static int load_crcs(struct save_job *job)
+{
+	u8 page[SNAP_HEADER_BYTES];
+	struct snap_header h;
+	struct error err;
+	int ret = area_read(&job->area, 0, page, sizeof(page));
+
+	if (ret == 0)
+		ret = snap_header_decode(&h, page, &err);
+	if (ret < 0 || h.units != job->s->map.units)
+		return -EINVAL;
+	ret = area_read(&job->area, h.parts[SNAP_CRCS].off, job->crcs, h.parts[SNAP_CRCS].bytes);
+	if (ret == 0 && crc32c(0, job->crcs, h.parts[SNAP_CRCS].bytes) != h.parts[SNAP_CRCS].crc)
+		ret = -EBADMSG;
+	return ret;
+}
+
+/* The area shows what memory is counted from, or nothing and all of it is saved. */
+static int prepare_area(struct save_job *job, struct error *err)
+{
+	struct snapshots *s = job->s;
+	int ret = -ENOENT;
+
+	area_init(&job->area, job->set.drives[0]->blk);
+	job->area_there = true;
+	if (s->base.name && s->map.tracking)
+		ret = area_adopt(&job->area, &s->base, err);
+	if (ret == 0)
+		ret = load_crcs(job);
+	if (ret == 0)
+		return 0;
+	snapshots_forget_base(s);
+	memset(job->crcs, 0, s->map.units * sizeof(u32));
+	return area_clear(&job->area, err);
+}
+
+static int new_ram_save(struct save_job *job, bool *live, struct error *err)
+{
+	struct ram_save_options opt = {.map = &job->s->map,
+				       .sink = sink,
+				       .may_wait = may_wait,
+				       .done = memory_done,
+				       .arg = job,
+				       .crcs = job->crcs,
+				       .live = true};
+	int ret = ram_save_new(&job->ram, &opt, err);
+
+	*live = true;
+	if (ret != -EPERM && ret != -ENOSYS && ret != -ENOENT && ret != -EINVAL)
+		return ret;
+	log_warn("savevm: %s: the guest stands still while its memory is saved", err->text);
+	*live = opt.live = false;
+	return ram_save_new(&job->ram, &opt, err);
+}
+
+static int begin(struct save_job *job, struct error *err)
+{
+	struct snapshots *s = job->s;
+	struct ram_map *map = &s->map;
+	int ret = drive_set_init(&job->set, s->vm, err);
+
+	if (ret < 0)
+		return ret;
+	job->crcs = try_alloc(map->units * sizeof(u32));
+	job->bits = try_alloc(ram_bitmap_bytes(map));
+	if (!job->crcs || !job->bits)
+		return err_set(err, -ENOMEM, "no memory for a snapshot");
+	job->manifest = vmstate_manifest(s->vm);
+	ret = prepare_area(job, err);
+	if (ret < 0)
+		return ret;
+	if (!map->tracking)
+		ret = ram_track(map, true);
+	if (ret == 0)
+		ret = ram_collect(map, map->dirty);
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot log writes to guest memory");
+	ret = new_ram_save(job, &s->live, err);
+	if (ret < 0)
+		return ret;
+	memcpy(job->bits, map->dirty, ram_bitmap_bytes(map));
+	memset(map->dirty, 0, ram_bitmap_bytes(map));
+	ret = ram_save_protect(job->ram, job->bits);
+	return ret < 0 ? err_set_errno(err, ret, "cannot protect guest memory")
+		       : take_moment(job, s->live, err);
+}
+
+static char *made_up_tag(void)
+{
+	char text[32];
+	time_t now = time(NULL);
+	struct tm tm;
+
+	localtime_r(&now, &tm);
+	strftime(text, sizeof(text), "vm-%Y%m%d%H%M%S", &tm);
+	return xstrdup(text);
+}
+
+int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, struct error *err)
+{
+	struct snapshots *s;
+	struct save_job *job;
+	int ret = snapshots_of(vm, &s, err);
+
+	if (ret < 0)
+		return ret;
+	if (s->save)
+		return err_set(err, -EBUSY, "a snapshot is being taken");
+	ret = load_finish(s, err);
+	if (ret < 0)
+		return ret;
+	job = xnew(struct save_job);
+	job->s = s;
+	job->tag = opt->tag ? xstrdup(opt->tag) : made_up_tag();
+	job->ended.fn = on_ended;
+	job->begun_ns = now_ns();
+	loop_timer_init(vm->loop, &job->tick, on_tick);
+	s->save = job;
+	ret = begin(job, err);
+	if (ret < 0) {
+		if (job->bits)
+			keep_dirty(job);
+		save_free(job);
+		return ret;
+	}
+	job->waiter = w;
+	loop_timer_set(&job->tick, now_ns() + TICK_NS);
+	return 0;
+}
+
+void vm_forget_waiter(struct vm *vm, struct vm_waiter *w)
+{
+	if (vm->snapshots && vm->snapshots->save && vm->snapshots->save->waiter == w)
+		vm->snapshots->save->waiter = NULL;
+}
+
+int vm_snapshot_cancel(struct vm *vm, struct error *err)
+{
+	if (!vm->snapshots || !vm->snapshots->save)
+		return err_set(err, -ENOENT, "no snapshot is being taken");
+	ram_save_cancel(vm->snapshots->save->ram);
+	return 0;
+}
+
+void vm_info_snapshot_job(struct vm *vm, struct printer *p)
+{
+	struct snapshots *s = vm->snapshots;
+	struct ram_progress r;
+
+	if (!s || !s->save) {
+		print_to(p, "No snapshot is being taken\n");
+		if (s && s->total_ns)
+			print_to(p,
+				 "Last one: guest stood still for %llu us, %llu ms in all, %llu "
+				 "bytes of memory written (%s)\n",
+				 (unsigned long long)(s->pause_ns / 1000),
+				 (unsigned long long)(s->total_ns / NS_PER_MS),
+				 (unsigned long long)s->ram_written,
+				 s->live ? "live" : "stopped: no userfaultfd");
+		return;
+	}
+	ram_save_progress(s->save->ram, &r);
+	print_to(p, "Snapshot '%s': %llu of %llu MiB saved, %llu early writes, %llu waited\n",
+		 s->save->tag, (unsigned long long)(r.done * RAM_UNIT / MiB),
+		 (unsigned long long)(r.units * RAM_UNIT / MiB), (unsigned long long)r.faults,
+		 (unsigned long long)r.waited);
+}

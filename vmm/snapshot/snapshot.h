@@ -1,0 +1,46 @@
+/* Snapshots of a whole machine: what the files of this folder share.
+ *
+ * vm->snapshots is made at the first use.  At most one job runs: saving, or memory
+ * still coming in after loadvm.  [control] but for what is tagged otherwise. */
+#ifndef VMM_SNAPSHOT_SNAPSHOT_H
+#define VMM_SNAPSHOT_SNAPSHOT_H
+
+#include "vmm/core/state.h"
+#include "vmm/snapshot/area.h"
+#include "vmm/snapshot/format.h"
+#include "vmm/snapshot/ram.h"
+#include "vmm/snapshot/ram_load.h"
+#include "vmm/snapshot/ram_save.h"
+#include "vmm/snapshot/set.h"
+#include "vmm/vm.h"
+
+struct save_job;
+struct load_job;
+
+struct snapshots {
+	struct vm *vm;
+	struct ram_map map;
+	bool map_there;
+	struct save_job *save; /* NULL: none is being taken */
+	struct load_job *load; /* NULL: all memory is there */
+	/* What map.dirty counts from: memory outside of it is as in this one's; name
+	 * NULL: nothing is. */
+	struct qcow2_snapshot base;
+	/* Of the last one that was taken. */
+	u64 pause_ns, total_ns, ram_written;
+	bool live;
+};
+
+/* vm->snapshots, made if need be. */
+int snapshots_of(struct vm *vm, struct snapshots **out, struct error *err);
+void vm_free_snapshots(struct vm *vm); /* ends what is going on; before the drives go */
+/* Forget the base: everything is dirty. */
+void snapshots_forget_base(struct snapshots *s);
+
+/* load.c: wait until all memory is there. */
+int load_finish(struct snapshots *s, struct error *err);
+void load_free(struct load_job *job);
+/* save.c */
+void save_free(struct save_job *job);
+
+#endif
