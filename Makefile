@@ -316,6 +316,7 @@ UNIT_TESTS := \
 	test_options \
 	test_qcow2_amend \
 	test_qcow2_bitmap \
+	test_qcow2_datafile \
 	test_qcow2_edges \
 	test_qcow2_fault \
 	test_qcow2_flow \

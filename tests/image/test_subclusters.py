@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tools import check_image, qemu_img, qemu_io, run, TOP
+from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, run, TOP
 from test_cowimg import both, same
 
 BLKIO = os.environ.get("BLKIO") or TOP / "build/release/tests/image/blkio"
@@ -113,7 +113,7 @@ def test_a_small_write_takes_one_subcluster(tmp_path):
     for image, tool in ((ours, blkio), (theirs, qemu_io)):
         tool(image, "write -P 3 2101k 1k", "write -P 4 100k 4k")
     mine, other = map_of(qemu_img, ours), map_of(qemu_img, theirs)
-    assert mine == other
+    assert mine == other == map_of(cowimg, ours)
     assert [e["length"] for e in mine if e["depth"] == 0 and e["present"]] == [65536, 65536]
 
 
@@ -166,6 +166,30 @@ def test_entries_that_cannot_be_are_reported_as_the_reference_does(tmp_path, wha
     same(tmp_path, "check", "-r", "all", "a")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_random_damage_ends_in_errors_not_in_crashes(tmp_path, seed):
+    rng = random.Random(seed)
+    options = rng.choice(("extended_l2=on", "extended_l2=on,data_file=d", "data_file=d"))
+    qemu_img("create", "-f", "qcow2", "-o", options, "a", "1M", cwd=tmp_path)
+    run("qemu-io", "-c", "write -P 1 0 4k", "-c", "write -P 3 60k 200k", "a", cwd=tmp_path)
+    whole = (tmp_path / "a").read_bytes()
+    for _ in range(3):
+        damaged = bytearray(whole)
+        for _ in range(rng.randrange(1, 12)):
+            at = rng.choice((rng.randrange(64, 112), rng.randrange(0x30000, 0x30008),
+                             rng.randrange(0x40000, 0x40100), rng.randrange(0x20000, 0x20020)))
+            damaged[at] = rng.choice((0, 1, 0x40, 0x80, 0xff, rng.randrange(256)))
+        (tmp_path / "b").write_bytes(damaged)
+        for commands in (("read 0 1048576",), ("write 1000 70000", "flush"),
+                         ("zero 8192 300000", "zero -u 500 9000"), ("discard 0 1048576",),
+                         ("resize 2097152", "resize 65536")):
+            shutil.copy(tmp_path / "b", tmp_path / "c")
+            done = blkio("c", *commands, ok=(0, 1), cwd=tmp_path)
+            assert "Sanitizer" not in done.stdout
+        run(COWIMG, "check", "b", ok=(0, 1, 2, 3), cwd=tmp_path)
+        run(COWIMG, "check", "-r", "all", "b", ok=(0, 1, 2, 3), cwd=tmp_path)
+
+
 # --- external data files ---------------------------------------------------------------
 
 RAW = "data_file=d,data_file_raw=on"
@@ -200,6 +224,8 @@ def test_a_data_file_is_shown_checked_and_resized_as_the_reference_does(tmp_path
             run("qemu-io", "-c", "write -P 1 0 128k", "-c", "discard 0 64k", "a", cwd=work)
     same(tmp_path, "info", "a", prepare=image)
     same(tmp_path, "check", "a")
+    same(tmp_path, "map", "a")
+    same(tmp_path, "map", "--output=json", "a")
     same(tmp_path, "resize", "--shrink", "a", "512k")
     for who in ("ours", "theirs"):
         os.rename(tmp_path / who / "d", tmp_path / who / "e")
