@@ -4,7 +4,9 @@
 
 #include "tests/unit/backends.h"
 
+#include "block/qcow2/crypt.h"
 #include "block/qcow2/qcow2.h"
+#include "block/unlock.h"
 
 #include <errno.h>
 
@@ -17,11 +19,20 @@ struct writer {
 	u64 seed;
 };
 
+static int passphrase(struct fiber *f, void *arg, const struct unlock_question *q, struct key *out,
+		      struct error *err)
+{
+	return key_set(out, "power cut", 9);
+}
+
 int run_open(struct fiber *f, struct run *r, struct mem_disk *disk, bool writable, bool check,
 	     struct image **out)
 {
+	const struct unlock_policy unlock = {.when = check ? UNLOCK_NEVER : UNLOCK_NOW,
+					     .ask = passphrase};
 	struct open_policy policy = {.writable = writable,
 				     .check_only = check,
+				     .unlock = &unlock,
 				     .l2_cache_bytes = 32 * 1024,
 				     .discard = r->s->discard};
 	struct image *below = mem_image_new(fiber_loop(f), disk);
@@ -58,7 +69,9 @@ static void make_backing(struct run *r)
 
 static void make_image(struct fiber *f, struct run *r)
 {
+	const struct qcow2_crypt_create aes = {.method = CRYPT_AES};
 	struct qcow2_create_options opt = {.bytes = GUEST_BYTES,
+					   .crypt = r->s->aes ? &aes : NULL,
 					   .version = r->s->version,
 					   .cluster_bytes = r->s->cluster_bytes,
 					   .refcount_bits = r->s->refcount_bits,

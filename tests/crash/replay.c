@@ -206,7 +206,7 @@ static void verify_guest(struct fiber *f, struct cut *c)
 /* The reference's opinion of the same disk. */
 static void show(struct cut *c)
 {
-	char path[96], command[256];
+	char path[96], command[400];
 	int fd, status;
 
 	snprintf(path, sizeof(path), "%s/image", c->folder);
@@ -214,8 +214,10 @@ static void show(struct cut *c)
 	assert_true(fd >= 0);
 	assert_int_equal(sys_pwrite(fd, c->disk.data, c->disk.bytes, 0), c->disk.bytes);
 	close(fd);
-	snprintf(command, sizeof(command), "qemu-img check -q -f qcow2 %s >%s/out 2>&1", path,
-		 c->folder);
+	snprintf(command, sizeof(command),
+		 "qemu-img check -q --object secret,id=s,data='power cut' --image-opts "
+		 "driver=qcow2,%sfile.filename=%s >%s/out 2>&1",
+		 c->r->s->aes ? "encrypt.key-secret=s," : "", path, c->folder);
 	status = system(command);
 	if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 3))
 		fail_msg("cut after event %zu: qemu-img check ends with status %d (see %s)",
@@ -414,6 +416,34 @@ static void power_cut_with_subclusters_loses_nothing_flushed(void **state)
 					      .images = 40});
 }
 
+static void power_cut_of_an_encrypted_image_loses_nothing_flushed(void **state)
+{
+	run_scenario(state, (struct scenario){.name = "legacy AES, 4 KiB clusters",
+					      .cluster_bytes = 4096,
+					      .version = 3,
+					      .aes = true,
+					      .discard = true,
+					      .writes = 60,
+					      .samples = 1,
+					      .images = 20});
+	run_scenario(state, (struct scenario){.name = "legacy AES over a backing file, 64 KiB",
+					      .cluster_bytes = 65536,
+					      .version = 3,
+					      .aes = true,
+					      .backing = true,
+					      .writes = 40,
+					      .samples = 1,
+					      .images = 20});
+	run_scenario(state, (struct scenario){.name = "legacy AES, subclusters",
+					      .cluster_bytes = 16384,
+					      .version = 3,
+					      .aes = true,
+					      .extended = true,
+					      .writes = 40,
+					      .samples = 1,
+					      .images = 20});
+}
+
 static void power_cut_among_compressed_writes_loses_nothing_flushed(void **state)
 {
 	run_scenario(state, (struct scenario){.name = "compressed, 4 KiB clusters",
@@ -447,6 +477,7 @@ static void power_cut_among_compressed_writes_loses_nothing_flushed(void **state
 		X(power_cut_over_a_backing_image_loses_nothing_flushed),                           \
 		X(power_cut_of_a_version_2_image_loses_nothing_flushed),                           \
 		X(power_cut_with_lazy_refcounts_is_repaired_at_open),                              \
+		X(power_cut_of_an_encrypted_image_loses_nothing_flushed),                          \
 		X(power_cut_while_resizing_leaves_no_corruption),                                  \
 		X(power_cut_with_subclusters_loses_nothing_flushed),                               \
 		X(power_cut_among_compressed_writes_loses_nothing_flushed)

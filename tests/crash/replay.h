@@ -18,6 +18,7 @@ struct scenario {
 	u32 cluster_bytes, refcount_bits, version;
 	bool lazy, backing, discard;
 	bool extended; /* subclusters */
+	bool aes;      /* encrypted */
 	bool pack;     /* compressed writes too */
 	bool resize;   /* only corruption is looked for: sizes have no history */
 	u32 writes;    /* of each writer */
