@@ -1,6 +1,6 @@
 /* The qcow2 driver: opening, closing, and the table of its calls.
  *
- * QEMU's docs/interop/qcow2, versions 2 and 3.  Refused by name: encryption.
+ * QEMU's docs/interop/qcow2, versions 2 and 3.
  * Thread: the image's loop. */
 #include "block/qcow2/qcow2.h"
 

@@ -1,7 +1,7 @@
 """Encrypted images in tests: making them, opening them, and what is in them."""
 import os
 
-from lib.tools import COWIMG, TOP, cowimg, qemu_img, run
+from lib.tools import COWIMG, TOP, qemu_img, run
 
 BLKIO = str(TOP / "build" / os.environ.get("COWVM_BUILD", "release") / "tests/image/blkio")
 SECRET = ["--object", "secret,id=s,data=abc123"]
