@@ -253,7 +253,8 @@ static struct image *find_kept(struct rebase *r, const char *path)
 static int open_new(struct rebase *r)
 {
 	AUTO_FREE char *path = image_resolve_name(host_name(r->overlay), r->backing);
-	struct open_policy policy = {.format = r->format, .share_writers = r->source.share};
+	struct open_policy policy = {
+		.format = r->format, .unlock = &r->ctx->unlock, .share_writers = r->source.share};
 	struct error err = {0};
 
 	if (r->cache)
