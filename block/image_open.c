@@ -343,8 +343,8 @@ static int open_format(struct fiber *f, struct image **out, const struct image_d
 	assert(img->below == node->file);
 	ret = refuse_unknown(node, driver, err);
 	if (ret < 0) {
-		img->below = NULL; /* the caller's again */
 		image_close(f, img);
+		node->file = NULL; /* gone with it */
 		return ret;
 	}
 	*out = img;
