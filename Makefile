@@ -349,6 +349,7 @@ DEVICE_TESTS := \
 	test_virtio_pci
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
+	empty \
 	replay \
 	snapshots
 # What test programs share.
