@@ -4,6 +4,8 @@
  * gets its first bytes last: interrupted, it does not look like a disk. */
 #include "block/img/convert.h"
 
+#include "base/log.h"
+
 #include "block/img/info.h"
 
 #include "block/create.h"
@@ -11,6 +13,7 @@
 #include "block/file.h"
 #include "block/img/copy.h"
 #include "block/img/progress.h"
+#include "block/qcow2/bitmap.h"
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -47,6 +50,11 @@ static int open_sources(struct run *r)
 			return img_error(r->ctx, "the images are too large together");
 	}
 	copy->bytes = start;
+	if (how.snapshot && copy->sources[0].img->driver != &qcow2_driver)
+		return img_error(r->ctx,
+				 "Failed to load snapshot: Block format '%s' used by device '' "
+				 "does not support temporarily loading internal snapshots",
+				 copy->sources[0].img->driver->name);
 	if (c->snapshot && c->n_names > 1)
 		return img_error(r->ctx, "No support for concatenating multiple snapshot");
 	return IMG_OK;
@@ -171,8 +179,10 @@ static int open_created(struct run *r)
 	policy.options = secrets.n ? &secrets : NULL;
 	ret = image_open(r->ctx->f, &r->target, r->c->target, &policy, &err);
 	opts_fini(&secrets);
-	if (ret < 0)
+	if (ret < 0) {
+		r->target = NULL;
 		return img_error(r->ctx, "Could not open '%s': %s", r->c->target, err.text);
+	}
 	return IMG_OK;
 }
 
@@ -198,16 +208,73 @@ static int open_existing(struct run *r)
 	return IMG_OK;
 }
 
+/* --- bitmaps ------------------------------------------------------------------------ */
+
+/* What would stop us at the end is said before anything is made. */
+static int check_bitmaps(struct run *r)
+{
+	struct image *source = r->copy.sources[0].img;
+	AUTO_FREE struct qcow2_bitmap *list = NULL;
+	struct qcow2_info info;
+	u32 n;
+
+	if (r->c->n_names > 1)
+		return img_error(r->ctx, "Copying bitmaps only possible with single source");
+	if (source->driver == &qcow2_driver)
+		qcow2_get_info(source, &info);
+	if (source->driver != &qcow2_driver || info.version < 3)
+		return img_error(r->ctx, "Source lacks bitmap support");
+	n = qcow2_bitmaps_list(source, &list);
+	for (u32 i = 0; i < n && !r->c->skip_broken_bitmaps; i++) {
+		if (!list[i].in_use)
+			continue;
+		img_error(r->ctx, "Cannot copy inconsistent bitmap '%s'", list[i].name);
+		fprintf(stderr,
+			"Try --skip-broken-bitmaps, or use '%s bitmap --remove' to delete it\n",
+			r->ctx->program);
+		return IMG_ERROR;
+	}
+	return IMG_OK;
+}
+
+static int check_bitmap_target(struct run *r)
+{
+	const char *format = r->target->driver->name;
+	struct qcow2_info info;
+
+	if (r->target->driver == &qcow2_driver) {
+		qcow2_get_info(r->target, &info);
+		if (info.version > 2)
+			return IMG_OK;
+	}
+	return img_error(r->ctx, "Format driver '%s' does not support bitmaps", format);
+}
+
+static int copy_bitmaps(struct run *r)
+{
+	struct image *source = r->copy.sources[0].img;
+	AUTO_FREE struct qcow2_bitmap *list = NULL;
+	struct error err = {0};
+	u32 n = qcow2_bitmaps_list(source, &list);
+
+	for (u32 i = 0; i < n; i++)
+		if (list[i].in_use)
+			log_warn("Skipping inconsistent bitmap '%s'", list[i].name);
+	if (qcow2_bitmaps_copy(r->ctx->f, r->target, source, &err) < 0)
+		return img_error(r->ctx, "%s", err.text);
+	return IMG_OK;
+}
+
 /* --- copying ----------------------------------------------------------------------- */
 
-static u64 target_granule(const struct image *target)
+static u64 target_granule(struct image *target, bool compress)
 {
 	struct qcow2_info info;
 
 	if (target->driver != &qcow2_driver)
 		return 4096;
-	qcow2_get_info((struct image *)(uintptr_t)target, &info);
-	return info.cluster_bytes;
+	qcow2_get_info(target, &info);
+	return info.extended_l2 && !compress ? info.cluster_bytes / 32 : info.cluster_bytes;
 }
 
 /* A target that was there before, and may hold anything: empty it at once, if that
@@ -240,7 +307,7 @@ static int copy(struct run *r)
 	copy->target = r->target;
 	copy->progress = &r->progress;
 	copy->sparse_bytes = c->sparse_bytes;
-	copy->granule = target_granule(r->target);
+	copy->granule = target_granule(r->target, c->compress);
 	copy->compress = c->compress;
 	copy->in_order = !c->out_of_order;
 	copy->salvage = c->salvage;
@@ -273,8 +340,15 @@ static int with_target(struct run *r)
 		return IMG_ERROR;
 	if (c->skip_create && open_existing(r))
 		return IMG_ERROR;
+	if (c->bitmaps && check_bitmap_target(r)) {
+		if (!c->skip_create)
+			img_remove_target(r->target);
+		return IMG_ERROR;
+	}
 	img_progress_begin(r->ctx, &r->progress, c->progress);
 	code = copy(r);
+	if (code == IMG_OK && c->bitmaps)
+		code = copy_bitmaps(r);
 	if (code != IMG_OK && !c->skip_create)
 		img_remove_target(r->target);
 	img_progress_end(&r->progress, code == IMG_OK);
@@ -292,6 +366,8 @@ int convert_run(struct convert *c)
 	code = open_sources(&r);
 	if (code == IMG_OK && !c->skip_create)
 		code = prepare_target(&r);
+	if (code == IMG_OK && c->bitmaps)
+		code = check_bitmaps(&r);
 	if (code == IMG_OK)
 		code = with_target(&r);
 	if (r.target)

@@ -72,6 +72,9 @@ int img_open(struct img *ctx, const char *name, const struct img_source *src, st
 		return IMG_OK;
 	if (src->snapshot && !strncmp(err.text, "Failed to load snapshot", 23))
 		return img_error(ctx, "%s", err.text); /* the reference opens, then looks */
+	*out = NULL;
+	if (!strncmp(err.text, "Failed to load snapshot", 23))
+		return img_error(ctx, "%s", err.text);
 	return img_error(ctx, "Could not open '%s': %s", name, err.text);
 }
 
