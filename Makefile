@@ -109,6 +109,7 @@ BLOCK := \
 	block/qcow2/check_bitmaps.o \
 	block/qcow2/check_count.o \
 	block/qcow2/check_fix.o \
+	block/qcow2/check_snapshots.o \
 	block/qcow2/codec.o \
 	block/qcow2/commit.o \
 	block/qcow2/compress.o \

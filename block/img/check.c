@@ -88,10 +88,13 @@ static int pass(struct check *o, struct image *img, struct check_request *req)
 	struct error err = {0};
 	int ret = img->driver->check(o->ctx->f, img, req, &err);
 
-	if (ret < 0)
+	if (ret == 0)
+		return IMG_OK;
+	if (strncmp(err.text, "ERROR ", 6))
 		return img_error(o->ctx, "Check failed: %s",
 				 err.text[0] ? err.text : strerror(-ret));
-	return IMG_OK;
+	img_error(o->ctx, "%s", err.text);
+	return img_error(o->ctx, "Check failed: %s", strerror(-ret));
 }
 
 /* Check, repair as asked, and look again at what was repaired. */

@@ -187,7 +187,11 @@ int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, s
 			err_set_errno(err, ret, "Could not clear autoclear bits");
 	}
 	if (ret == 0)
+		ret = check_snapshots(&c, err);
+	if (ret == 0)
 		ret = check_all(f, &c, err);
+	if (ret == 0)
+		ret = check_fix_snapshots(f, &c, err);
 	if (ret == 0 && (req->fix_leaks || req->fix_errors))
 		ret = mark_clean(f, &c, err);
 	free(c.counts);

@@ -18,16 +18,17 @@ struct check {
 	u64 clusters; /* of the file */
 	u32 *counts;  /* of clusters [first, first + n); stick at UINT32_MAX */
 	u64 first, n;
-	u8 *l2, *block; /* scratch, a cluster each */
-	bool quiet;	/* a further pass: messages and figures are out already */
-	bool structure; /* count the refcount structure too */
-	bool rebuild;	/* the refcount structure is beyond repair in place */
-	bool zero_seen; /* a refcount of 0 that should not be */
-	bool fixing;	/* repair what is met, as the request says */
-	bool fix_flags; /* COPIED, too */
-	u64 low, high;	/* refcounts found too low, too high */
-	bool changed;	/* something was written */
-	u64 highest;	/* cluster in use */
+	u8 *l2, *block;	   /* scratch, a cluster each */
+	bool quiet;	   /* a further pass: messages and figures are out already */
+	bool structure;	   /* count the refcount structure too */
+	bool rebuild;	   /* the refcount structure is beyond repair in place */
+	bool zero_seen;	   /* a refcount of 0 that should not be */
+	bool fixing;	   /* repair what is met, as the request says */
+	bool fix_flags;	   /* COPIED, too */
+	u64 low, high;	   /* refcounts found too low, too high */
+	bool changed;	   /* something was written */
+	u64 highest;	   /* cluster in use */
+	u64 bad_snapshots; /* entries that a fresh table would mend */
 };
 
 void check_line(struct check *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -50,6 +51,12 @@ void check_ref(struct check *c, u64 hoff, u64 bytes);
 /* Count what bitmaps take; bitmaps that cannot be read are given up by a repair.
  * Suspends. */
 int check_bitmaps(struct fiber *f, struct check *c);
+
+/* --- check_snapshots.c --- */
+/* Judge the table's entries; -EFBIG if it takes a repair to go on. */
+int check_snapshots(struct check *c, struct error *err);
+/* Write a fresh table, if that is asked for and needed.  Suspends. */
+int check_fix_snapshots(struct fiber *f, struct check *c, struct error *err);
 
 /* --- check_fix.c --- */
 /* Compare counts of the window with the refcounts, repair what may be repaired

@@ -271,6 +271,31 @@ static void count_structure(struct check *c)
 		count_block(c, b);
 }
 
+static int count_snapshot(struct fiber *f, struct check *c, const struct qcow2_snapshot *s)
+{
+	if (!is_aligned(s->l1_hoff, c->q->cluster_bytes)) {
+		check_corrupt(c,
+			      "ERROR snapshot %s (%s) l1_offset=0x%llx: L1 table is not cluster "
+			      "aligned; snapshot table entry corrupted",
+			      s->id, s->name, (unsigned long long)s->l1_hoff);
+		return 0;
+	}
+	if (s->l1_entries > QCOW2_MAX_L1_BYTES / 8) {
+		check_corrupt(
+			c,
+			"ERROR snapshot %s (%s) l1_size=0x%x: L1 table is too large; snapshot "
+			"table entry corrupted",
+			s->id, s->name, s->l1_entries);
+		return 0;
+	}
+	/* As the reference does: what lies behind the end is not read either. */
+	if (s->l1_hoff >= c->q->img.below->bytes) {
+		check_ref(c, s->l1_hoff, s->l1_entries * 8ull);
+		return 0;
+	}
+	return count_l1(f, c, s->l1_hoff, s->l1_entries, false);
+}
+
 int check_count(struct fiber *f, struct check *c)
 {
 	struct qcow2 *q = c->q;
@@ -280,7 +305,7 @@ int check_count(struct fiber *f, struct check *c)
 	check_ref(c, 0, q->cluster_bytes);
 	ret = count_l1(f, c, q->l1_hoff, q->l1_entries, true);
 	for (u32 i = 0; i < q->snapshot_count && ret == 0; i++)
-		ret = count_l1(f, c, q->snapshots[i].l1_hoff, q->snapshots[i].l1_entries, false);
+		ret = count_snapshot(f, c, &q->snapshots[i]);
 	check_ref(c, be64_get(q->head.snapshots_hoff), q->snapshot_bytes);
 	check_ref(c, q->crypt.head_hoff, q->crypt.head_bytes);
 	if (ret == 0)

@@ -282,6 +282,10 @@ static int check_tables(struct qcow2 *q, struct error *err)
 	ret = check_table(q, "Active L1 table", q->l1_hoff, q->l1_entries * 8ull, err);
 	if (ret < 0)
 		return ret;
+	if (q->snapshot_count > QCOW2_MAX_SNAPSHOTS && q->check_only) {
+		q->snapshots_cut = q->snapshot_count - QCOW2_MAX_SNAPSHOTS;
+		q->snapshot_count = QCOW2_MAX_SNAPSHOTS;
+	}
 	if (q->snapshot_count > QCOW2_MAX_SNAPSHOTS)
 		return err_set(err, -EFBIG, "Snapshot table too large");
 	ret = check_table(q, "Snapshot table", snapshots_hoff, 0, err);

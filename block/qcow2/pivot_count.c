@@ -288,9 +288,10 @@ static bool flag_of(const struct pivot *p, u64 hoff, bool old)
 
 bool pivot_fix_flags(const struct pivot *p, u8 *data)
 {
+	const struct qcow2 *q = p->q;
 	bool changed = false;
 
-	for (u32 i = 0; i < p->q->l2_entries; i++) {
+	for (u32 i = 0; i < q->l2_entries; i++) {
 		u64 entry = load_be64(data + ((u64)i << p->q->l2.entry_shift)),
 		    now = entry & ~ENTRY_COPIED;
 		bool old = entry & ENTRY_COPIED;

@@ -124,7 +124,7 @@ static int load_all(struct fiber *f, struct qcow2 *q, struct window *w, struct e
 
 		if (ret < 0)
 			return err_set_errno(err, ret, "Could not read the snapshot table");
-		if (s->extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA && !q->snapshots_repair)
+		if (s->extra_bytes > QCOW2_MAX_SNAPSHOT_EXTRA && !q->check_only)
 			return err_set(err, -EFBIG,
 				       "Too much extra metadata in snapshot table entry %u\nYou "
 				       "can force-remove this extra metadata with cowimg check "
@@ -132,7 +132,7 @@ static int load_all(struct fiber *f, struct qcow2 *q, struct window *w, struct e
 				       i);
 		if (at <= QCOW2_MAX_SNAPSHOT_BYTES)
 			continue;
-		if (!q->snapshots_repair)
+		if (!q->check_only)
 			return err_set(err, -EFBIG,
 				       "Snapshot table is too large\nYou can force-remove all %u "
 				       "overhanging snapshots with cowimg check -r all",

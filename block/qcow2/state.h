@@ -95,10 +95,9 @@ struct qcow2 {
 
 	struct qcow2_snapshot *snapshots;
 	u32 snapshot_count;
-	u64 snapshot_bytes;    /* of the table on disk */
-	bool snapshots_repair; /* read what is too much, as far as it goes */
-	u32 snapshots_cut;     /* that many did not fit */
-	u32 changes;	       /* to the image, under way (change.c) */
+	u64 snapshot_bytes; /* of the table on disk */
+	u32 snapshots_cut;  /* that many did not fit */
+	u32 changes;	    /* to the image, under way (change.c) */
 	struct qcow2_snapshot_job *job;
 	bool frozen;
 	struct fiber_queue change_queue;

@@ -18,7 +18,7 @@
 struct setup {
 	u32 version, cluster_bytes, refcount_bits;
 	u64 bytes;
-	bool lazy, backing, fixed;
+	bool lazy, backing, fixed, extended;
 	u32 steps;
 };
 
@@ -64,6 +64,7 @@ static void create_model(struct fiber *f, struct model *m)
 					   .cluster_bytes = m->s->cluster_bytes,
 					   .refcount_bits = m->s->refcount_bits,
 					   .lazy_refcounts = m->s->lazy,
+					   .extended_l2 = m->s->extended,
 					   .backing_file = m->s->backing ? "b" : NULL};
 	struct image *file;
 	struct error err = {0};
@@ -317,6 +318,15 @@ static void version_2_and_lazy_images_and_overlays_have_snapshots_too(void **sta
 	run_setup(state, (struct setup){.cluster_bytes = 4096, .fixed = true});
 }
 
+static void images_with_subclusters_have_snapshots_too(void **state)
+{
+	for (u32 bits = 14; bits <= 16; bits++)
+		for (u32 backing = 0; backing <= 1; backing++)
+			run_setup(state, (struct setup){.cluster_bytes = 1u << bits,
+							.extended = true,
+							.backing = backing});
+}
+
 /* --- refcounts that are too narrow ------------------------------------------------ */
 
 static void overflow(struct fiber *f, void *arg)
@@ -484,6 +494,7 @@ static void a_full_disk_changes_nothing(void **state)
 #define TESTS(X)                                                                                   \
 	X(every_cluster_size_keeps_its_snapshots), X(every_refcount_width_keeps_its_snapshots),    \
 		X(version_2_and_lazy_images_and_overlays_have_snapshots_too),                      \
+		X(images_with_subclusters_have_snapshots_too),                                     \
 		X(a_refcount_that_would_overflow_is_refused), X(a_failed_read_changes_nothing),    \
 		X(a_failed_write_changes_nothing), X(a_failed_sync_changes_nothing),               \
 		X(a_failed_allocation_changes_nothing), X(a_full_disk_changes_nothing)
