@@ -8,6 +8,7 @@
  * Delete: what the snapshot shows loses a reference; flags of the active state come
  * back where it is alone now.
  * QEMU's docs/interop/qcow2, "Snapshots".  Thread: the image's loop. */
+#include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
 #include "block/qcow2/pivot.h"
 #include "block/qcow2/snapshot_int.h"
@@ -299,8 +300,14 @@ int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct e
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not write to the image");
-	ret = index < q->snapshot_count ? apply_frozen(f, q, index, err)
-					: err_set(err, -ENOENT, "snapshot not found");
+	/* A table of a bitmap that is too short for the disk makes it unreadable. */
+	if (index < q->snapshot_count && q->snapshots[index].disk_bytes > img->bytes)
+		ret = bitmaps_resize(f, q, q->snapshots[index].disk_bytes);
+	if (ret < 0)
+		err_set_errno(err, ret, "Could not resize the bitmaps");
+	else
+		ret = index < q->snapshot_count ? apply_frozen(f, q, index, err)
+						: err_set(err, -ENOENT, "snapshot not found");
 	return snapshot_ops_end(f, q, ret);
 }
 

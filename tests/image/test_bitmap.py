@@ -327,3 +327,16 @@ def test_a_read_only_program_without_bitmaps_makes_them_stale(tmp_path):
     cowimg("check", "-r", "leaks", image)
     check_image(image)
     assert [b["name"] for b in bitmaps(image)] == ["fresh"]
+
+
+def test_a_snapshot_of_a_larger_disk_brings_room_for_bits(tmp_path):
+    image = tmp_path / "i"
+    qemu_img("create", "-f", "qcow2", "-o", "cluster_size=512", image, "16M")
+    qemu_img("snapshot", "-c", "large", image)
+    qemu_img("resize", "--shrink", image, "1M")
+    qemu_img("bitmap", "--add", "-g", "512", image, "a")
+    cowimg("snapshot", "-a", "large", image)
+    assert [b["name"] for b in bitmaps(image)] == ["a"]
+    qemu_io(image, "write 15M 512")
+    assert dirty(image, "a", 512) == [[30720, 30721]]
+    check_image(image)
