@@ -177,6 +177,7 @@ IMG := \
 	block/img/resize.o \
 	block/img/serve.o \
 	block/img/snapshot.o \
+	block/img/snapshot_extract.o \
 	block/img/snapshot_list.o
 
 CORE := \

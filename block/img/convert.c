@@ -115,7 +115,7 @@ static int parse_option(struct convert *c, int letter)
 	return IMG_OK;
 }
 
-static int print_help(struct convert *c)
+int convert_help(struct convert *c)
 {
 	const char *format = c->out_format ? c->out_format : "raw";
 	const struct image_driver *driver = image_driver_find(format);
@@ -191,7 +191,7 @@ int img_convert(struct img *ctx, int argc, char **argv)
 	int code = parse(&c, argc, argv);
 
 	if (code == IMG_OK)
-		code = c.help ? print_help(&c) : convert_run(&c);
+		code = c.help ? convert_help(&c) : convert_run(&c);
 	opts_fini(&c.options);
 	return code;
 }

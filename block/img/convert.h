@@ -22,6 +22,8 @@ struct convert {
 };
 
 int convert_run(struct convert *c);
+/* -o help: the options of the format. */
+int convert_help(struct convert *c);
 
 /* Take the name of what we made away: it is not complete. */
 struct image;

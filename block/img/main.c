@@ -73,7 +73,8 @@ const struct img_command img_commands[] = {
 	 img_serve},
 	{"snapshot",
 	 "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | "
-	 "-d snapshot] filename",
+	 "-d snapshot | -e snapshot [-O output_fmt] [-o options] [-p]] filename "
+	 "[output_filename]",
 	 img_snapshot},
 	{0},
 };

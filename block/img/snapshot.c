@@ -1,5 +1,5 @@
-/* cowimg snapshot: list, create, apply and delete internal snapshots. */
-#include "block/img/img.h"
+/* cowimg snapshot: list, create, apply, delete and extract internal snapshots. */
+#include "block/img/snapshot.h"
 
 #include "block/driver.h"
 #include "block/image.h"
@@ -15,6 +15,7 @@ struct snapshot {
 	int action; /* the letter of the option, 0: none */
 	struct img_source source;
 	struct image *img;
+	struct snapshot_extract extract;
 };
 
 static bool has_snapshots(const struct snapshot *o)
@@ -93,6 +94,44 @@ static int run(struct snapshot *o)
 	return img_close(o->ctx, o->img, act(o));
 }
 
+/* One action; the reference does not know of ours. */
+static int take_action(struct snapshot *o, int letter)
+{
+	if (o->action && (letter == 'e' || o->action == 'e'))
+		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d', '-e'");
+	if (o->action)
+		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d'");
+	o->action = letter;
+	o->name = optarg;
+	return IMG_OK;
+}
+
+static int take_option(struct snapshot *o, int letter)
+{
+	switch (letter) {
+	case 'q': o->ctx->quiet = true; return IMG_OK;
+	case 'l':
+	case 'a':
+	case 'c':
+	case 'd':
+	case 'e': return take_action(o, letter);
+	case 'O':
+	case 'o':
+	case 'p': return snapshot_extract_option(o->ctx, &o->extract, letter);
+	default: return img_source_option(o->ctx, &o->source, letter);
+	}
+}
+
+static int extract(struct snapshot *o, int argc, char **argv)
+{
+	if (optind != argc - 2)
+		return img_usage_error(o->ctx, "Expecting one image file name and the name of "
+					       "the image to make");
+	o->extract.snapshot = o->name;
+	o->extract.files = argv + optind;
+	return snapshot_extract(o->ctx, &o->extract, &o->source);
+}
+
 int img_snapshot(struct img *ctx, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -102,27 +141,25 @@ int img_snapshot(struct img *ctx, int argc, char **argv)
 		{"force-share", no_argument, NULL, 'U'},
 		{0}};
 	struct snapshot o = {.ctx = ctx};
-	int letter;
+	int letter, code = IMG_OK;
 
-	while ((letter = img_getopt(ctx, argc, argv, ":hla:c:d:qU", options)) != -1) {
-		switch (letter) {
-		case 'q': ctx->quiet = true; break;
-		case 'l':
-		case 'a':
-		case 'c':
-		case 'd':
-			if (o.action)
-				return img_usage_error(ctx, "Cannot mix '-l', '-a', '-c', '-d'");
-			o.action = letter;
-			o.name = optarg;
-			break;
-		default:
-			if (img_source_option(ctx, &o.source, letter))
-				return IMG_ERROR;
-		}
+	while (code == IMG_OK &&
+	       (letter = img_getopt(ctx, argc, argv, ":hla:c:d:e:O:o:pqU", options)) != -1)
+		code = take_option(&o, letter);
+	if (code != IMG_OK) {
+		opts_fini(&o.extract.options);
+		return IMG_ERROR;
 	}
-	if (optind != argc - 1)
-		return img_usage_error(ctx, "Expecting one image file name");
-	o.file = argv[optind];
-	return run(&o);
+	if (o.action == 'e') {
+		code = extract(&o, argc, argv);
+	} else if (o.extract.given) {
+		code = img_usage_error(ctx, "-O, -o and -p are for -e");
+	} else if (optind != argc - 1) {
+		code = img_usage_error(ctx, "Expecting one image file name");
+	} else {
+		o.file = argv[optind];
+		code = run(&o);
+	}
+	opts_fini(&o.extract.options);
+	return code;
 }

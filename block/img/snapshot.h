@@ -1,0 +1,19 @@
+/* cowimg snapshot: what goes beyond the reference's subcommand. */
+#ifndef BLOCK_IMG_SNAPSHOT_H
+#define BLOCK_IMG_SNAPSHOT_H
+
+#include "base/opts.h"
+#include "block/img/img.h"
+
+/* -e: the disk of one snapshot becomes an image of its own. */
+struct snapshot_extract {
+	const char *snapshot, *format; /* NULL: raw */
+	char **files;		       /* the image, the one to make */
+	struct opts options;	       /* -o */
+	bool given, help, progress;
+};
+/* Takes 'O', 'o', 'p'. */
+int snapshot_extract_option(struct img *ctx, struct snapshot_extract *e, int letter);
+int snapshot_extract(struct img *ctx, struct snapshot_extract *e, const struct img_source *source);
+
+#endif
