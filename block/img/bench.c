@@ -166,11 +166,6 @@ static int open_and_run(struct bench *b)
 				 "Could not open '%s': aio=native was specified, but it requires "
 				 "cache.direct=on, which was not specified.",
 				 b->file);
-	if (b->writes && b->src.share)
-		return img_error(b->ctx,
-				 "Could not open '%s': force-share=on can only be used with "
-				 "read-only images",
-				 b->file);
 	code = img_open(b->ctx, b->file, &b->src, &b->img);
 	if (code)
 		return code;

@@ -23,7 +23,8 @@ int img_source_option(struct img *ctx, struct img_source *src, int letter)
 	}
 }
 
-static int make_policy(struct img *ctx, const struct img_source *src, struct open_policy *policy)
+static int make_policy(struct img *ctx, const char *name, const struct img_source *src,
+		       struct open_policy *policy)
 {
 	ctx->unlock.when = src->metadata_only ? UNLOCK_NEVER : UNLOCK_NOW;
 	*policy = (struct open_policy){.writable = src->writable,
@@ -34,6 +35,11 @@ static int make_policy(struct img *ctx, const struct img_source *src, struct ope
 				       .snapshot = src->snapshot,
 				       .unlock = &ctx->unlock,
 				       .format = src->format};
+	if (src->share && src->writable)
+		return img_error(ctx,
+				 "Could not open '%s': force-share=on can only be used with "
+				 "read-only images",
+				 name);
 	if (src->image_opts && src->format)
 		return img_error(ctx, "--image-opts and --format are mutually exclusive");
 	if (src->cache && img_parse_cache(src->cache, policy) < 0)
@@ -59,7 +65,7 @@ int img_open(struct img *ctx, const char *name, const struct img_source *src, st
 	struct error err = {0};
 	int ret = 0;
 
-	if (make_policy(ctx, src, &policy))
+	if (make_policy(ctx, name, src, &policy))
 		return IMG_ERROR;
 	if (src->image_opts) {
 		ret = parse_list(name, &o, &err);

@@ -30,7 +30,7 @@ struct rebase {
 	struct img *ctx;
 	struct img_source source; /* of the overlay, and -T for what is behind */
 	const char *cache, *backing, *format;
-	bool unsafe, show;
+	bool unsafe, show, share;
 	struct image *overlay, *fresh; /* fresh: the new chain, NULL: none or `kept` */
 	struct image *kept;	       /* the new one is this image of the old chain */
 	u64 unit;		       /* what is written is a multiple of it */
@@ -254,7 +254,7 @@ static int open_new(struct rebase *r)
 {
 	AUTO_FREE char *path = image_resolve_name(host_name(r->overlay), r->backing);
 	struct open_policy policy = {
-		.format = r->format, .unlock = &r->ctx->unlock, .share_writers = r->source.share};
+		.format = r->format, .unlock = &r->ctx->unlock, .share_writers = r->share};
 	struct error err = {0};
 
 	if (r->cache)
@@ -317,6 +317,8 @@ static int run(struct rebase *r, const char *name)
 		r->backing = "";
 	if (r->cache && img_parse_cache(r->cache, &ignored) < 0)
 		return img_error(r->ctx, "Invalid source cache option: %s", r->cache);
+	r->share = r->source.share; /* for what is behind; the overlay is written to */
+	r->source.share = false;
 	r->source.writable = true;
 	r->source.no_backing = r->unsafe;
 	if (img_open(r->ctx, name, &r->source, &r->overlay))
