@@ -331,13 +331,30 @@ void img_remove_target(const struct image *target)
 	file_remove(img);
 }
 
+/* A target that was made and cannot be opened, for want of a passphrase, say. */
+static void remove_unopened(struct run *r)
+{
+	struct open_policy policy = {.format = "file"};
+	struct error ignored = {0};
+	struct image *file;
+
+	if (image_open(r->ctx->f, &file, r->c->target, &policy, &ignored) < 0)
+		return;
+	img_remove_target(file);
+	image_close(r->ctx->f, file);
+}
+
 static int with_target(struct run *r)
 {
 	struct convert *c = r->c;
 	int code;
 
-	if (!c->skip_create && (create_target(r) || open_created(r)))
+	if (!c->skip_create && create_target(r))
 		return IMG_ERROR;
+	if (!c->skip_create && open_created(r)) {
+		remove_unopened(r);
+		return IMG_ERROR;
+	}
 	if (c->skip_create && open_existing(r))
 		return IMG_ERROR;
 	if (c->bitmaps && check_bitmap_target(r)) {
