@@ -164,6 +164,7 @@ IMG := \
 	block/img/copy_plan.o \
 	block/img/create.o \
 	block/img/dd.o \
+	block/img/help.o \
 	block/img/info.o \
 	block/img/info_crypt.o \
 	block/img/main.o \
@@ -507,10 +508,15 @@ demo:
 	@configs/demo/run
 
 # Downloaded packages stay; `make distclean` removes them too.
-.PHONY: install
-install: all
+.PHONY: install install-manuals
+install: all install-manuals
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 build/cowvm build/cowimg $(DESTDIR)$(PREFIX)/bin/
+MAN := $(DESTDIR)$(PREFIX)/share/man
+install-manuals:
+	install -d $(MAN)/man1 $(MAN)/man7
+	install -m 644 block/img/cowimg.1 $(MAN)/man1/
+	install -m 644 block/cowvm-images.7 $(MAN)/man7/
 
 .PHONY: clean distclean
 clean:

@@ -58,7 +58,10 @@ int img_snapshot(struct img *ctx, int argc, char **argv);
 int img_error(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The same, and where to find help. */
 int img_usage_error(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* --- help.c --- */
+void img_print_version(struct img *ctx);
 void img_print_help(struct img *ctx);
+
 /* printf unless -q was given. */
 void img_say(struct img *ctx, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

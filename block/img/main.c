@@ -1,4 +1,4 @@
-/* cowimg: make, look at, check and resize disk images.
+/* cowimg: make, look at, check, change and serve disk images.
  *
  * The program's name in messages is argv[0]'s base name, so that scripts which
  * call it by a link read what they expect. */
@@ -17,9 +17,9 @@ const struct img_command img_commands[] = {
 	 "options filename",
 	 img_amend},
 	{"bench",
-	 "bench [-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] "
-	 "[--no-drain] [-o offset] [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t "
-	 "cache] [-w] [-U] filename",
+	 "bench [--object objectdef] [--image-opts] [-c count] [-d depth] [-f fmt] "
+	 "[--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] "
+	 "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename",
 	 img_bench},
 	{"bitmap",
 	 "bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... "
@@ -27,7 +27,8 @@ const struct img_command img_commands[] = {
 	 "-f fmt] filename bitmap",
 	 img_bitmap},
 	{"check",
-	 "check [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename",
+	 "check [--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | "
+	 "all]] [-T src_cache] [-U] filename",
 	 img_check},
 	{"commit",
 	 "commit [--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] "
@@ -39,33 +40,39 @@ const struct img_command img_commands[] = {
 	 img_compare},
 	{"convert",
 	 "convert [--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] "
-	 "[--bitmaps] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] "
-	 "[-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] [-l snapshot_param] "
-	 "[-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] filename "
-	 "[filename2 [...]] output_filename",
+	 "[--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt] [-t cache] "
+	 "[-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options] "
+	 "[-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] "
+	 "[--salvage] filename [filename2 [...]] output_filename",
 	 img_convert},
 	{"create",
-	 "create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename "
-	 "[size]",
+	 "create [--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] "
+	 "[-o options] filename [size]",
 	 img_create},
 	{"dd",
-	 "dd [--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] "
-	 "[skip=blocks] if=input of=output",
+	 "dd [--object objectdef] [--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] "
+	 "[count=blocks] [skip=blocks] if=input of=output",
 	 img_dd},
-	{"info", "info [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename", img_info},
+	{"info",
+	 "info [--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] "
+	 "[-U] filename",
+	 img_info},
 	{"map",
-	 "map [--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] "
-	 "[--max-length=len] [--output=ofmt] [-U] filename",
+	 "map [--object objectdef] [--image-opts] [-f fmt] [-s offset | --start-offset=offset] "
+	 "[-l len | --max-length=len] [--output=ofmt] [-U] filename",
 	 img_map},
 	{"measure",
-	 "measure [--output=ofmt] [-O output_fmt] [-o options] [-l snapshot_param] [--size N | "
-	 "[--object objectdef] [--image-opts] [-f fmt] filename] [-U]",
+	 "measure [--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] "
+	 "[--image-opts] [-f fmt] [-l snapshot_param] [-U] filename]",
 	 img_measure},
 	{"rebase",
 	 "rebase [--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] "
 	 "[-p] [-u] -b backing_file [-F backing_fmt] filename",
 	 img_rebase},
-	{"resize", "resize [-f fmt] [-q] [--shrink] filename [+ | -]size", img_resize},
+	{"resize",
+	 "resize [--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] "
+	 "[--shrink] filename [+ | -]size",
+	 img_resize},
 	{"serve",
 	 "serve [--object objectdef] [--image-opts] [-f fmt] [-r] [-U] [-t cache] [-k socket | -b "
 	 "address -p port] [-x export_name] [-D description] [-e max_clients] [-l snapshot_param] "
@@ -119,42 +126,6 @@ void img_say(struct img *ctx, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void print_version(struct img *ctx)
-{
-	printf("%s version %s\n", ctx->program, COWVM_VERSION);
-}
-
-void img_print_help(struct img *ctx)
-{
-	print_version(ctx);
-	printf("usage: %s [standard options] command [command options]\n"
-	       "Disk images that copy on write\n\n"
-	       "    '-h', '--help'       display this help and exit\n"
-	       "    '-V', '--version'    output version information and exit\n"
-	       "    '-T', '--trace'      areas to trace, separated by commas\n\n"
-	       "Command syntax:\n",
-	       ctx->program);
-	for (const struct img_command *c = img_commands; c->name; c++)
-		printf("  %s\n", c->usage);
-	printf("\nCommand parameters:\n"
-	       "  'filename' is a disk image filename\n"
-	       "  'fmt' is the disk image format: raw or qcow2. It is guessed automatically in "
-	       "most "
-	       "cases\n"
-	       "  'size' is the disk image size in bytes. Optional suffixes 'k' or 'K' (kilobyte, "
-	       "1024),\n"
-	       "    'M' (megabyte), 'G' (gigabyte), 'T' (terabyte), 'P' (petabyte) and 'E' "
-	       "(exabyte)\n"
-	       "    are supported. 'b' is ignored.\n"
-	       "  'options' are format specific options: use '-o help' for a list\n"
-	       "  'ofmt' is 'human' for human-readable output (default) or 'json' for JSON output\n"
-	       "  '-q' use quiet mode: no output except errors\n"
-	       "  '-U' open the image in shared mode, even if another process writes it\n"
-	       "  '-r' tries to repair: 'leaks' frees leaked clusters, 'all' fixes all kinds of "
-	       "errors\n"
-	       "  '-T' cache mode: none, writeback, writethrough, directsync or unsafe\n");
-}
-
 struct main_run {
 	struct img ctx;
 	const struct img_command *command;
@@ -187,7 +158,7 @@ static int standard_options(struct img *ctx, int argc, char **argv, int *code)
 	*code = IMG_ERROR;
 	while ((c = img_getopt(ctx, argc, argv, "+:hVT:", options)) != -1) {
 		switch (c) {
-		case 'V': *code = IMG_OK; return print_version(ctx), 0;
+		case 'V': *code = IMG_OK; return img_print_version(ctx), 0;
 		case 'T':
 			rest = optarg;
 			while ((area = strsep(&rest, ",")))
