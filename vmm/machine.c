@@ -182,6 +182,7 @@ int vm_reset_all(struct vm *vm)
 	ret = kvm_irqchip_reset(vm->kvm);
 	if (ret < 0)
 		return ret;
+	vm->memory_lost = false;
 	vm_reset_firmware(vm);
 	return vcpus_reset(vm->vcpus);
 }

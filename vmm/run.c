@@ -146,6 +146,10 @@ int vm_stop(struct vm *vm, struct error *err)
 
 int vm_cont(struct vm *vm, struct error *err)
 {
+	if (vm->memory_lost)
+		return err_set(err, -EIO,
+			       "Guest memory is not whole: a snapshot could not be read. Reset the "
+			       "Virtual Machine or load another snapshot");
 	switch (vm->state) {
 	case RUN_RUNNING: return 0;
 	case RUN_SHUTDOWN:
@@ -223,6 +227,9 @@ static void do_wanted(struct loop_call *call)
 		vm->exit_status = __atomic_load_n(&vm->wanted_status, __ATOMIC_RELAXED);
 		vm_stop_as(vm, RUN_SHUTDOWN);
 		vm_quit(vm);
+	} else if (wanted & WANT_IO_ERROR) {
+		vm->memory_lost = true;
+		vm_stop_as(vm, RUN_IO_ERROR);
 	} else if (wanted & WANT_FAILED) {
 		vm_stop_as(vm, RUN_INTERNAL_ERROR);
 	} else if (wanted & 1u << MACHINE_PANIC) {
@@ -264,6 +271,12 @@ static void failed(struct machine *m, struct vcpu *vcpu, const char *text)
 	struct vm *vm = container_of(m, struct vm, machine);
 
 	want(vm, WANT_FAILED);
+}
+
+void vm_lost_memory(struct vm *vm)
+{
+	vcpus_stop_soon(vm->vcpus);
+	want(vm, WANT_IO_ERROR);
 }
 
 const struct vcpu_ops vm_vcpu_ops = {.triple_fault = triple_fault, .failed = failed};

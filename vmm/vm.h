@@ -43,7 +43,8 @@ struct console {
 };
 
 /* Wanted by somebody, to be done on the main thread: bits of `wanted`. */
-#define WANT_FAILED (1u << 31) /* a vCPU gave up */
+#define WANT_FAILED   (1u << 31) /* a vCPU gave up */
+#define WANT_IO_ERROR (1u << 30) /* the guest must not go on: memory was lost */
 
 struct vm {
 	struct machine machine;	     /* what devices see */
@@ -63,7 +64,8 @@ struct vm {
 	int exit_status;   /* of the process */
 	int wanted_status; /* [atomic] code of MACHINE_EXIT */
 	bool devices_held, quitting;
-	bool was_reset; /* at least once: -boot once is over */
+	bool memory_lost; /* part of what loadvm should have brought; until a reset or loadvm */
+	bool was_reset;	  /* at least once: -boot once is over */
 
 	struct list drives, streams, consoles;
 	struct snapshots *snapshots; /* NULL until the first */
@@ -88,6 +90,8 @@ void vm_freeze(struct vm *vm);
 void vm_thaw(struct vm *vm);
 void vm_hold_devices(struct vm *vm);	/* unless they are held */
 void vm_release_devices(struct vm *vm); /* what a stop held back goes on */
+/* Stop with an I/O error; the vCPUs at once.  [any thread] */
+void vm_lost_memory(struct vm *vm);
 /* Devices, firmware memory, interrupt chips and vCPUs to power-on state. */
 int vm_reset_all(struct vm *vm);
 

@@ -31,7 +31,7 @@ struct qcow2_snapshot {
  * a name; id: what to show for it. */
 #define QCOW2_SNAPSHOT_ID   127
 #define QCOW2_SNAPSHOT_NAME 255
-#define QCOW2_SNAPSHOT_ROW  512
+#define QCOW2_SNAPSHOT_ROW  600
 void qcow2_snapshot_row(const struct qcow2_snapshot *s, const char *id,
 			char text[QCOW2_SNAPSHOT_ROW]);
 

@@ -163,3 +163,47 @@ def test_the_next_snapshot_costs_what_changed(disk):
     assert [row.split()[1] for row in listed.stdout.split("\n")[2:4]] == ["one", "two"]
     ours = subprocess.run([COWIMG, "snapshot", "-l", disk], capture_output=True, text=True)
     assert ours.stdout == listed.stdout
+
+
+def flip_in_vm_state(disk, what):
+    """Turn one bit of the VM state: of its header, or of a unit of memory."""
+    data = bytearray(disk.read_bytes())
+    if what == "header":
+        at = data.index(b"cowvm-vm") + 100
+    else:                               # the boot sector where it lies in memory
+        at = next(m.start() for m in re.finditer(b"torn\r\n", data)
+                  if 0x7C00 <= m.start() % 65536 < 0x7E00)
+    data[at] ^= 4
+    disk.write_bytes(data)
+
+
+def test_a_damaged_header_is_refused_and_the_guest_goes_on(disk):
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("savevm here") == ""
+        assert vm.quit() == 0
+    flip_in_vm_state(disk, "header")
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("loadvm here") == (
+            "Error: snapshot 'here': the header of the VM state is damaged")
+        assert vm.monitor("info status") == "VM status: running"
+        check_guest(vm)
+        assert vm.quit() == 0
+
+
+def test_damaged_memory_stops_the_guest_before_it_sees_it(disk):
+    with Vm("-hda", disk, *SECOND_PORT) as vm:
+        count_to(vm, 3)
+        assert vm.monitor("savevm here") == ""
+        assert vm.quit() == 0
+    flip_in_vm_state(disk, "memory")
+    with Vm("-hda", disk, *SECOND_PORT, "-S") as vm:
+        vm.monitor("loadvm here")
+        vm.monitor("cont")
+        vm.wait_status("paused (io-error)")
+        assert "Guest memory is not whole" in vm.monitor("cont")
+        vm.monitor("system_reset")
+        vm.monitor("cont")
+        check_guest(vm)
+        assert vm.quit() == 0

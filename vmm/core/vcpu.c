@@ -259,12 +259,30 @@ bool vcpus_are_paused(const struct vcpus *v)
 	return !__atomic_load_n(&v->running, __ATOMIC_RELAXED);
 }
 
+void vcpus_stop_soon(struct vcpus *v)
+{
+	bool running;
+
+	mutex_lock(&v->lock);
+	running = __atomic_load_n(&v->running, __ATOMIC_SEQ_CST);
+	v->stopping = v->stopping || running;
+	__atomic_store_n(&v->running, false, __ATOMIC_SEQ_CST);
+	mutex_unlock(&v->lock);
+	if (running)
+		kick_all(v);
+}
+
 void vcpus_pause(struct vcpus *v)
 {
-	if (vcpus_are_paused(v))
+	bool stopping;
+
+	vcpus_stop_soon(v);
+	mutex_lock(&v->lock);
+	stopping = v->stopping;
+	v->stopping = false;
+	mutex_unlock(&v->lock);
+	if (!stopping)
 		return;
-	set_running(v, false);
-	kick_all(v);
 	wait_until_parked(v);
 	kvm_clock_stop(v->kvm);
 }

@@ -43,6 +43,9 @@ void vcpus_free(struct vcpus *v);
  * thread, nor with a device's lock held.  kvmclock stands still in between. */
 void vcpus_resume(struct vcpus *v);
 void vcpus_pause(struct vcpus *v);
+/* No vCPU enters the guest again, and those in it leave at once; vcpus_pause has to
+ * follow.  Does not wait.  [any thread] */
+void vcpus_stop_soon(struct vcpus *v);
 bool vcpus_are_paused(const struct vcpus *v);
 /* Power-on state for all (paused). */
 int vcpus_reset(struct vcpus *v);

@@ -40,6 +40,7 @@ struct vcpus {
 	struct cond changed;
 	u32 parked;    /* [lock] threads that wait in park() */
 	bool running;  /* [atomic] written under lock, read by vCPU threads */
+	bool stopping; /* [lock] told to stop; vcpus_pause has not waited for it yet */
 	bool quitting; /* [lock] */
 };
 

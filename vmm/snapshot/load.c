@@ -29,8 +29,9 @@ struct load_job {
 	u32 *crcs;
 	struct vmstate *decoded;
 	struct ram_load *ram;
-	struct loop_call ended;
-	u64 failed_unit; /* [atomic] UINT64_MAX: none */
+	struct loop_call ended; /* posted when all memory is there */
+	bool end_posted;	/* [atomic] */
+	bool live;		/* memory is still coming in */
 };
 
 /* --- on the drives' loops ------------------------------------------------------- */
@@ -161,11 +162,26 @@ static void failed(void *arg, u64 unit, int ret)
 
 	log_error("snapshot '%s': memory unit %llu %s", job->entry.name, (unsigned long long)unit,
 		  ret == -EBADMSG ? "is damaged" : "cannot be read");
-	__atomic_store_n(&job->failed_unit, unit, __ATOMIC_RELEASE);
+	vm_lost_memory(job->s->vm);
 }
 
+/* [loader] */
 static void memory_done(void *arg)
 {
+	struct load_job *job = arg;
+
+	/* Partner: load_free, which runs what has been posted. */
+	__atomic_store_n(&job->end_posted, true, __ATOMIC_RELEASE);
+	loop_post(job->s->vm->loop, &job->ended);
+}
+
+static void on_ended(struct loop_call *call)
+{
+	struct load_job *job = container_of(call, struct load_job, ended);
+
+	__atomic_store_n(&job->end_posted, false, __ATOMIC_RELAXED);
+	if (job->s->load == job)
+		load_free(job);
 }
 
 static int load_memory(struct load_job *job, struct error *err)
@@ -175,9 +191,16 @@ static int load_memory(struct load_job *job, struct error *err)
 				       .failed = failed,
 				       .done = memory_done,
 				       .arg = job,
-				       .crcs = job->crcs};
+				       .crcs = job->crcs,
+				       .live = true};
 	int ret = ram_load_start(&job->ram, &opt, err);
 
+	if (ret == -EPERM || ret == -ENOSYS || ret == -ENOENT || ret == -EINVAL) {
+		log_warn("loadvm: %s: all memory is read before the guest goes on", err->text);
+		opt.live = false;
+		ret = ram_load_start(&job->ram, &opt, err);
+	}
+	job->live = opt.live;
 	return ret < 0 ? err_prefix(err, "snapshot '%s'", job->entry.name) : 0;
 }
 
@@ -208,6 +231,8 @@ void load_free(struct load_job *job)
 	if (!job)
 		return;
 	ram_load_free(job->ram);
+	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
+		loop_run_posted(job->s->vm->loop);
 	if (job->reader)
 		area_fini(&job->area);
 	blk_close(job->reader);
@@ -223,7 +248,11 @@ void load_free(struct load_job *job)
 
 int load_finish(struct snapshots *s, struct error *err)
 {
-	return 0;
+	struct load_job *job = s->load;
+	int ret = job ? ram_load_finish(job->ram) : 0;
+
+	load_free(job);
+	return ret < 0 ? err_set_errno(err, ret, "the snapshot that is being loaded") : 0;
 }
 
 static int change_disks(struct load_job *job, struct error *err)
@@ -245,6 +274,7 @@ static int change_machine(struct load_job *job, struct error *err)
 	struct vm *vm = job->s->vm;
 	int ret;
 
+	vm->memory_lost = false;
 	vm_stop_as(vm, RUN_PAUSED);
 	vm_hold_devices(vm); /* in prelaunch nobody has yet */
 	ret = change_disks(job, err);
@@ -281,8 +311,16 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 		ret = set_find(&job->set, tag, &job->entry, err);
 	if (ret == 0)
 		ret = read_all(job, p, err);
+	job->ended.fn = on_ended;
 	if (ret == 0)
 		ret = change_machine(job, err);
-	load_free(job);
-	return ret == 0 && running ? vm_cont(vm, err) : ret;
+	if (ret < 0) {
+		load_free(job);
+		return ret;
+	}
+	if (job->live)
+		s->load = job; /* until memory_done, which may be on its way already */
+	else
+		load_free(job);
+	return running ? vm_cont(vm, err) : 0;
 }

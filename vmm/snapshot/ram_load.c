@@ -27,6 +27,7 @@ struct ram_load {
 	u32 next_first;	   /* [lock] in the working set */
 	u64 there, faults; /* [lock] */
 	int result;	   /* [lock] the first error */
+	bool ending;	   /* [lock] the loader is to stop */
 	u32 *faulted;	   /* [lock] units in order of their first fault */
 	u32 n_faulted;	   /* [lock] */
 	u8 *fault_buf;	   /* [fault thread] one unit */
@@ -139,6 +140,8 @@ static u64 claim(struct ram_load *l, u64 *unit)
 	u64 n = 1, most;
 
 	LOCK_SCOPE(&l->lock);
+	if (l->ending)
+		return 0;
 	while (l->next_first < l->opt.n_first) {
 		*unit = l->opt.first_units[l->next_first++];
 		if (*unit < map->units && l->states[*unit] == UNIT_MISSING) {
@@ -253,6 +256,9 @@ void ram_load_free(struct ram_load *l)
 {
 	if (!l)
 		return;
+	mutex_lock(&l->lock);
+	l->ending = true;
+	mutex_unlock(&l->lock);
 	(void)ram_load_finish(l);
 	uffd_free(l->uffd);
 	mutex_fini(&l->lock);

@@ -33,7 +33,8 @@ struct ram_load_options {
 int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, struct error *err);
 /* Fetch what is missing at once and wait for it: 0, or the first error. */
 int ram_load_finish(struct ram_load *l);
-void ram_load_free(struct ram_load *l); /* finishes first */
+/* Gives up what is missing, which becomes zeros: the guest is not to go on. */
+void ram_load_free(struct ram_load *l);
 
 struct ram_load_progress {
 	u64 units, there, faults;
