@@ -131,7 +131,6 @@ int img_amend(struct img *ctx, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"help", no_argument, NULL, 'h'},
-		{"object", required_argument, NULL, IMG_OPTION_OBJECT},
 		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
 		{"force", no_argument, NULL, OPTION_FORCE},
 		{0}};

@@ -164,7 +164,6 @@ int img_bitmap(struct img *ctx, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"help", no_argument, NULL, 'h'},
-		{"object", required_argument, NULL, IMG_OPTION_OBJECT},
 		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
 		{"format", required_argument, NULL, 'f'},
 		{"source-file", required_argument, NULL, 'b'},

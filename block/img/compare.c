@@ -251,6 +251,7 @@ int img_compare(struct img *ctx, int argc, char **argv)
 	int letter, code = IMG_OK;
 
 	c->ctx = ctx;
+	ctx->bad_object = EXIT_OPEN; /* 1 says that the contents differ */
 	while (code == IMG_OK &&
 	       (letter = img_getopt(ctx, argc, argv, ":hf:F:T:pqsU", options)) != -1)
 		code = parse_option(c, letter);

@@ -28,6 +28,7 @@ struct img {
 	bool quiet;
 	struct secrets secrets;	     /* of --object */
 	struct unlock_policy unlock; /* these, else the terminal */
+	int bad_object;		     /* exit code for a wrong --object: IMG_ERROR, or compare's */
 };
 
 struct img_command {
@@ -84,17 +85,16 @@ struct img_source {
 	bool metadata_only;   /* encrypted images stay locked, nobody is asked */
 	const char *snapshot; /* -l: show this one */
 };
-/* What --image-opts, --object and -U are for getopt; put the line into the list of
+/* What --image-opts and -U are for getopt; put the line into the list of
  * options and hand letters that you do not know to img_source_option. */
 enum { IMG_OPTION_OBJECT = 1000, IMG_OPTION_IMAGE_OPTS };
 #define IMG_SOURCE_OPTIONS                                                                         \
-	{"object", required_argument, NULL, IMG_OPTION_OBJECT},                                    \
-		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},                          \
+	{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},                                  \
 		{"force-share", no_argument, NULL, 'U'},                                           \
 	{                                                                                          \
 		"format", required_argument, NULL, 'f'                                             \
 	}
-/* Takes 'f', 'U', 'T', 't', --image-opts and --object; IMG_ERROR after a message, or
+/* Takes 'f', 'U', 'T', 't' and --image-opts; IMG_ERROR after a message, or
  * (without one) for a letter it does not know. */
 int img_source_option(struct img *ctx, struct img_source *src, int letter);
 /* Open; on failure a message and IMG_ERROR.  Close with image_close. */

@@ -138,6 +138,7 @@ static void main_fiber(struct fiber *f, void *arg)
 	struct main_run *run = arg;
 
 	run->ctx.f = f;
+	run->ctx.bad_object = IMG_ERROR;
 	run->ctx.unlock = (struct unlock_policy){
 		.secrets = &run->ctx.secrets, .ask = img_ask, .arg = &run->ctx};
 	run->code = run->command->run(&run->ctx, run->argc, run->argv);

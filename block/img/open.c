@@ -18,7 +18,6 @@ int img_source_option(struct img *ctx, struct img_source *src, int letter)
 		src->cache_is_target = true;
 		return IMG_OK;
 	case IMG_OPTION_IMAGE_OPTS: src->image_opts = true; return IMG_OK;
-	case IMG_OPTION_OBJECT: return img_object(ctx, optarg);
 	default: return IMG_ERROR;
 	}
 }

@@ -28,7 +28,7 @@ static int next_option(struct img *ctx, int argc, char **argv, const char *lette
 	all[n] = object;
 	while ((c = getopt_long(argc, argv, letters, all, NULL)) == IMG_OPTION_OBJECT)
 		if (img_object(ctx, optarg))
-			exit(IMG_ERROR);
+			exit(ctx->bad_object);
 	return c;
 }
 

@@ -136,7 +136,6 @@ int img_snapshot(struct img *ctx, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"help", no_argument, NULL, 'h'},
-		{"object", required_argument, NULL, IMG_OPTION_OBJECT},
 		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
 		{"force-share", no_argument, NULL, 'U'},
 		{0}};

@@ -86,31 +86,31 @@ static int take_names(struct fiber *f, struct window *w, u64 at, struct qcow2_sn
 /* One entry at byte *at of the table; moves *at behind it. */
 static int load_one(struct fiber *f, struct window *w, u64 *at, struct qcow2_snapshot *s)
 {
-	const struct disk_snapshot *d;
+	struct disk_snapshot d;
 	const u8 *p;
 	u32 extra;
-	int ret = look_at(f, w, *at, sizeof(*d) + QCOW2_MAX_SNAPSHOT_EXTRA, &p);
+	int ret = look_at(f, w, *at, sizeof(d) + QCOW2_MAX_SNAPSHOT_EXTRA, &p);
 
 	if (ret < 0)
 		return ret;
-	d = (const struct disk_snapshot *)p;
+	memcpy(&d, p, sizeof(d)); /* a bad image puts it anywhere */
 	*s = (struct qcow2_snapshot){
-		.id_bytes = be16_get(d->id_bytes),
-		.name_bytes = be16_get(d->name_bytes),
-		.date_sec = be32_get(d->date_sec),
-		.date_nsec = be32_get(d->date_nsec),
-		.vm_clock_ns = be64_get(d->vm_clock_ns),
-		.vm_state_bytes = be32_get(d->vm_state_bytes),
+		.id_bytes = be16_get(d.id_bytes),
+		.name_bytes = be16_get(d.name_bytes),
+		.date_sec = be32_get(d.date_sec),
+		.date_nsec = be32_get(d.date_nsec),
+		.vm_clock_ns = be64_get(d.vm_clock_ns),
+		.vm_state_bytes = be32_get(d.vm_state_bytes),
 		.disk_bytes = w->q->img.bytes,
-		.l1_hoff = be64_get(d->l1_hoff),
-		.l1_entries = be32_get(d->l1_entries),
-		.extra_bytes = be32_get(d->extra_bytes),
+		.l1_hoff = be64_get(d.l1_hoff),
+		.l1_entries = be32_get(d.l1_entries),
+		.extra_bytes = be32_get(d.extra_bytes),
 	};
 	extra = MIN(s->extra_bytes, (u32)QCOW2_MAX_SNAPSHOT_EXTRA);
-	ret = take_parts(s, p + sizeof(*d), extra);
+	ret = take_parts(s, p + sizeof(d), extra);
 	if (ret == 0)
-		ret = take_names(f, w, *at + sizeof(*d) + s->extra_bytes, s);
-	*at += align_up(sizeof(*d) + (u64)s->extra_bytes + s->id_bytes + s->name_bytes, 8);
+		ret = take_names(f, w, *at + sizeof(d) + s->extra_bytes, s);
+	*at += align_up(sizeof(d) + (u64)s->extra_bytes + s->id_bytes + s->name_bytes, 8);
 	return ret;
 }
 
