@@ -461,6 +461,13 @@ check-unit: $(TEST_BINS)
 check-crash: $(CRASH_BINS)
 	COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20) $(CRASH_BINS)
 
+# Random operations by the reference and by us on copies of an image, for hours.
+.PHONY: fuzz-nightly
+fuzz-nightly:
+	+$(MAKE) --no-print-directory BUILD=release all tests
+	tests/fuzz/differential --seed $(or $(SEED),$(shell date +%s)00000) \
+		--count $(or $(COUNT),10000)
+
 # Everything that is tested, from a fresh clone: packages, programs as users have
 # them and under sanitizers, the demo guest, then the runner.
 .PHONY: check asan tsan install-deps

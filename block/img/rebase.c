@@ -69,13 +69,30 @@ static u64 unit_bytes(const struct chunk *c, u64 at)
 	return MIN(c->bytes - at, unit - ((c->goff + at) & (unit - 1)));
 }
 
-static int write_old(struct fiber *f, const struct chunk *c, u64 at, u64 bytes)
+/* Zeros that stay when something else is behind.  For less than a cluster image_zero
+ * would do nothing where the old chain has zeros. */
+static int write_zeros(struct fiber *f, const struct chunk *c, u64 at, u64 bytes)
 {
 	struct image *overlay = c->r->overlay;
+	u64 unit = c->r->unit, goff = c->goff + at, end = goff + bytes;
+	u64 from = MIN(align_up(goff, unit), end), to = MAX(align_down(end, unit), from);
+	int ret = 0;
 
+	memset(c->old_data + at, 0, bytes);
+	if (from > goff)
+		ret = image_pwrite(f, overlay, goff, c->old_data + at, from - goff);
+	if (ret == 0 && to > from)
+		ret = image_zero(f, overlay, from, to - from, 0);
+	if (ret == 0 && end > to)
+		ret = image_pwrite(f, overlay, to, c->old_data + at, end - to);
+	return ret;
+}
+
+static int write_old(struct fiber *f, const struct chunk *c, u64 at, u64 bytes)
+{
 	if (c->old_zero)
-		return image_zero(f, overlay, c->goff + at, bytes, 0);
-	return image_pwrite(f, overlay, c->goff + at, c->old_data + at, bytes);
+		return write_zeros(f, c, at, bytes);
+	return image_pwrite(f, c->r->overlay, c->goff + at, c->old_data + at, bytes);
 }
 
 /* Runs of units that differ, each in one write. */

@@ -47,6 +47,8 @@ static int run(struct resize *o, struct image *img)
 
 	if (new_bytes(o, img, &bytes))
 		return IMG_ERROR;
+	if (bytes <= img->bytes && o->mode != PREALLOC_OFF)
+		return img_error(o->ctx, "Preallocation can only be used for growing images");
 	if (bytes < img->bytes && !o->shrink) {
 		img_error(o->ctx, "Use the --shrink option to perform a shrink operation.");
 		return img_error(
@@ -55,8 +57,6 @@ static int run(struct resize *o, struct image *img)
 			"image's end. Before performing such an operation, make sure there is "
 			"no important data there.");
 	}
-	if (bytes < img->bytes && o->mode != PREALLOC_OFF)
-		return img_error(o->ctx, "Preallocation can only be used for growing images");
 	if (image_resize_alloc(o->ctx->f, img, bytes, o->mode, &err) < 0)
 		return img_error(o->ctx, "%s", err.text);
 	return IMG_OK;

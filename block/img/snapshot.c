@@ -3,6 +3,8 @@
 
 #include "block/driver.h"
 #include "block/image.h"
+#include "block/qcow2/bitmap.h"
+#include "block/qcow2/qcow2.h"
 #include "block/qcow2/snapshot.h"
 
 #include <errno.h>
@@ -40,9 +42,19 @@ static int create(struct snapshot *o)
 			 strerror(-ret));
 }
 
+static bool has_bitmaps(struct image *img)
+{
+	struct qcow2_bitmap *list;
+	u32 n = qcow2_bitmaps_list(img, &list);
+
+	free(list);
+	return n > 0;
+}
+
 static int apply(struct snapshot *o)
 {
 	struct error err = {0};
+	struct qcow2_info info;
 	int ret;
 
 	if (!has_snapshots(o))
@@ -50,7 +62,12 @@ static int apply(struct snapshot *o)
 				 "Could not apply snapshot '%s': Block driver does not support "
 				 "snapshots",
 				 o->name);
-	ret = qcow2_snapshot_find(o->img, o->name, FIND_ID_OR_NAME);
+	if (has_bitmaps(o->img)) /* they would no longer tell what changed */
+		return img_error(o->ctx,
+				 "Could not apply snapshot '%s': Device has active dirty bitmaps",
+				 o->name);
+	qcow2_get_info(o->img, &info);
+	ret = info.data_file ? -ENOTSUP : qcow2_snapshot_find(o->img, o->name, FIND_ID_OR_NAME);
 	if (ret >= 0) {
 		ret = qcow2_snapshot_apply(o->ctx->f, o->img, (u32)ret, &err);
 		if (ret < 0)

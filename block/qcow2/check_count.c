@@ -89,8 +89,8 @@ static void note_external(struct check *c, u64 entry, bool active, u64 *next, u3
 	if (entry & ENTRY_COMPRESSED)
 		check_corrupt(c, "ERROR compressed cluster %u with data file, entry=0x%llx", i,
 			      (unsigned long long)entry);
-	else if (!l2_is_placed(c->q, entry))
-		return;
+	else if (!l2_is_placed(c->q, entry) || (entry & ENTRY_ZERO && !(entry & ENTRY_HOFF)))
+		return; /* zeros at the very start count as having no place */
 	else if (!is_aligned(entry & ENTRY_HOFF, c->q->cluster_bytes))
 		check_corrupt(c,
 			      "ERROR offset=%llx: Data cluster is not properly aligned; L2 entry "

@@ -24,6 +24,7 @@ enum drop_mode {
 struct drop {
 	struct qcow2 *q;
 	enum drop_mode mode;
+	bool holes_stay; /* nothing is below: what has no host cluster is left alone */
 	u64 goff, bytes; /* whole clusters of one L2 table */
 };
 
@@ -33,12 +34,14 @@ static bool backing_covers(const struct qcow2 *q, u64 goff)
 }
 
 /* The extended entry that takes the place of `old`. */
-static u64 new_extended(const struct drop *d, u64 goff, u64 old, u64 *bitmap)
+static u64 new_extended(const struct drop *d, u64 old, u64 *bitmap)
 {
 	struct qcow2 *q = d->q;
 	bool placed = !(old & ENTRY_COMPRESSED) && l2_is_placed(q, old);
 
-	if (d->mode == DROP_HOLE || (!old && !*bitmap && !backing_covers(q, goff))) {
+	if (d->holes_stay && !placed && !(old & ENTRY_COMPRESSED))
+		return old;
+	if (d->mode == DROP_HOLE) {
 		*bitmap = 0;
 		return 0;
 	}
@@ -47,17 +50,18 @@ static u64 new_extended(const struct drop *d, u64 goff, u64 old, u64 *bitmap)
 }
 
 /* The entry that takes the place of `old`; bitmap: if they are extended ones. */
-static u64 new_entry(const struct drop *d, u64 goff, u64 old, u64 *bitmap)
+static u64 new_entry(const struct drop *d, u64 old, u64 *bitmap)
 {
 	struct qcow2 *q = d->q;
-	bool hole = l2_kind(q, old) == EXTENT_HOLE;
+	bool packed = l2_kind(q, old) == EXTENT_COMPRESSED;
 
 	if (q->extended)
-		return new_extended(d, goff, old, bitmap);
-	if (d->mode == DROP_HOLE || (hole && !backing_covers(q, goff)))
+		return new_extended(d, old, bitmap);
+	if (d->mode == DROP_HOLE)
 		return 0;
-	if (d->mode == DROP_ZERO && l2_is_placed(q, old) && old & ENTRY_COPIED &&
-	    l2_kind(q, old) != EXTENT_COMPRESSED)
+	if (d->holes_stay && !packed && !l2_is_placed(q, old))
+		return old;
+	if (d->mode == DROP_ZERO && l2_is_placed(q, old) && old & ENTRY_COPIED && !packed)
 		return old | ENTRY_ZERO;
 	if (q->version < 3)
 		return 0; /* the caller saw to it that this reads as zeros */
@@ -79,8 +83,7 @@ static int judge(struct fiber *f, const struct drop *d, const struct table *t)
 			return qcow2_corrupt(f, q, "Cluster allocation offset %#llx unaligned",
 					     (unsigned long long)(old & ENTRY_HOFF));
 		bitmap = now = t && q->extended ? l2_bitmap(t, first + (u32)i) : 0;
-		change |= new_entry(d, d->goff + (i << q->cluster_bits), old, &now) != old ||
-			  now != bitmap;
+		change |= new_entry(d, old, &now) != old || now != bitmap;
 	}
 	return change;
 }
@@ -93,7 +96,7 @@ static void change(const struct drop *d, struct table *t)
 	for (u64 i = 0; i < d->bytes >> q->cluster_bits; i++) {
 		u64 old = l2_entry(t, first + (u32)i);
 		u64 bitmap = q->extended ? l2_bitmap(t, first + (u32)i) : 0, now = bitmap;
-		u64 entry = new_entry(d, d->goff + (i << q->cluster_bits), old, &now);
+		u64 entry = new_entry(d, old, &now);
 
 		if (entry == old && now == bitmap)
 			continue;
@@ -123,7 +126,7 @@ static int drop_locked(struct fiber *f, const struct drop *d)
 
 	if (ret < 0)
 		return ret;
-	if (!t && (d->mode == DROP_HOLE || !backing_covers(q, d->goff)))
+	if (!t && (d->mode == DROP_HOLE || d->holes_stay))
 		return 0; /* quickly over what a giant image never had */
 	ret = judge(f, d, t);
 	if (ret > 0 && q->data_external)
@@ -152,13 +155,12 @@ static int drop_table(struct fiber *f, const struct drop *d)
 	return ret;
 }
 
-static int drop_clusters(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, enum drop_mode mode)
+static int drop_clusters(struct fiber *f, struct drop d)
 {
-	struct drop d = {.q = q, .mode = mode};
-	u64 end = goff + bytes, span = l2_span(q);
+	u64 goff = d.goff, end = goff + d.bytes, span = l2_span(d.q);
 	int ret = 0;
 
-	assert(is_aligned(goff | bytes, q->cluster_bytes));
+	assert(is_aligned(goff | end, d.q->cluster_bytes));
 	while (goff < end && ret == 0) {
 		d.goff = goff;
 		d.bytes = MIN(end - goff, span - (goff & (span - 1)));
@@ -170,7 +172,7 @@ static int drop_clusters(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, 
 
 int clusters_drop(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
 {
-	return drop_clusters(f, q, goff, bytes, DROP_HOLE);
+	return drop_clusters(f, (struct drop){q, DROP_HOLE, .goff = goff, .bytes = bytes});
 }
 
 /* --- zero --- */
@@ -262,7 +264,8 @@ int qcow2_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, u32 flag
 	} else {
 		ret = zero_part(f, q, goff, start - goff);
 		if (ret == 0)
-			ret = drop_clusters(f, q, start, end - start, mode);
+			ret = drop_clusters(f, (struct drop){q, mode, .goff = start,
+							     .bytes = end - start});
 		if (ret == 0 && stop > end)
 			ret = zero_part(f, q, end, stop - end);
 	}
@@ -288,18 +291,19 @@ int zero_or_write(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes)
 int qcow2_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes)
 {
 	struct qcow2 *q = to_qcow2(img);
-	enum drop_mode mode = DROP_HOLE;
-	u64 start, end;
+	struct drop d = {q, DROP_ZERO_FREE, .holes_stay = !img->backing};
+	u64 end;
 	int ret = write_begin(f, q);
 
 	if (ret < 0)
 		return ret;
 	bitmaps_mark(q, goff, bytes);
-	whole_clusters(q, goff, bytes, &start, &end);
-	if (img->backing) {
-		if (q->version < 3)
+	whole_clusters(q, goff, bytes, &d.goff, &end);
+	if (q->version < 3) {
+		if (img->backing)
 			return 0; /* a hole would show the backing image's data */
-		mode = DROP_ZERO_FREE;
+		d.mode = DROP_HOLE;
 	}
-	return start < end ? drop_clusters(f, q, start, end - start, mode) : 0;
+	d.bytes = end - d.goff;
+	return d.bytes ? drop_clusters(f, d) : 0;
 }
