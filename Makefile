@@ -143,6 +143,7 @@ BLOCK := \
 	block/qcow2/snapshot.o \
 	block/qcow2/snapshot_live.o \
 	block/qcow2/snapshot_ops.o \
+	block/qcow2/snapshot_tree.o \
 	block/qcow2/sub_write.o \
 	block/qcow2/subcluster.o \
 	block/qcow2/write.o \
@@ -179,7 +180,8 @@ IMG := \
 	block/img/serve.o \
 	block/img/snapshot.o \
 	block/img/snapshot_extract.o \
-	block/img/snapshot_list.o
+	block/img/snapshot_list.o \
+	block/img/snapshot_tree.o
 
 CORE := \
 	vmm/core/bus.o \

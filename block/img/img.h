@@ -119,6 +119,8 @@ int img_add_options(struct img *ctx, struct opts *options, const char *text, boo
  * same for JSON, then NULL. */
 void img_print_snapshots(FILE *out, struct image *img);
 struct json_t *img_snapshots_json(struct image *img);
+struct qcow2_snapshot;
+struct json_t *img_snapshot_json(const struct qcow2_snapshot *s);
 int img_parse_cache(const char *text, struct open_policy *policy);
 
 #endif

@@ -1,4 +1,4 @@
-/* cowimg snapshot: list, create, apply, delete and extract internal snapshots. */
+/* cowimg snapshot: list, create, apply, delete, extract and measure internal snapshots. */
 #include "block/img/snapshot.h"
 
 #include "block/driver.h"
@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <time.h>
 
+enum { OPTION_TREE = 256, OPTION_OUTPUT };
+
 struct snapshot {
 	struct img *ctx;
 	const char *file, *name;
@@ -18,6 +20,7 @@ struct snapshot {
 	struct img_source source;
 	struct image *img;
 	struct snapshot_extract extract;
+	const char *output; /* --output, of --tree */
 };
 
 static bool has_snapshots(const struct snapshot *o)
@@ -99,13 +102,18 @@ static int act(struct snapshot *o)
 	case 'c': return create(o);
 	case 'a': return apply(o);
 	case 'd': return delete (o);
+	case OPTION_TREE: return snapshot_tree(o->ctx, o->img, o->output && *o->output == 'j');
 	default: return IMG_OK;
 	}
 }
 
 static int run(struct snapshot *o)
 {
-	o->source.writable = o->source.discard = o->action != 'l';
+	bool looks = o->action == 'l' || o->action == OPTION_TREE;
+
+	o->source.writable = o->source.discard = !looks;
+	if (o->action == OPTION_TREE) /* guest data is not looked at */
+		o->source.metadata_only = o->source.no_backing = true;
 	if (img_open(o->ctx, o->file, &o->source, &o->img))
 		return IMG_ERROR;
 	return img_close(o->ctx, o->img, act(o));
@@ -114,13 +122,24 @@ static int run(struct snapshot *o)
 /* One action; the reference does not know of ours. */
 static int take_action(struct snapshot *o, int letter)
 {
-	if (o->action && (letter == 'e' || o->action == 'e'))
-		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d', '-e'");
+	bool ours = letter == 'e' || letter == OPTION_TREE || o->action == 'e' ||
+		    o->action == OPTION_TREE;
+
+	if (o->action && ours)
+		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d', '-e', '--tree'");
 	if (o->action)
 		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d'");
 	o->action = letter;
 	o->name = optarg;
 	return IMG_OK;
+}
+
+static int take_output(struct snapshot *o)
+{
+	o->output = optarg;
+	if (!strcmp(optarg, "json") || !strcmp(optarg, "human"))
+		return IMG_OK;
+	return img_error(o->ctx, "--output must be used with human or json as argument.");
 }
 
 static int take_option(struct snapshot *o, int letter)
@@ -131,7 +150,9 @@ static int take_option(struct snapshot *o, int letter)
 	case 'a':
 	case 'c':
 	case 'd':
-	case 'e': return take_action(o, letter);
+	case 'e':
+	case OPTION_TREE: return take_action(o, letter);
+	case OPTION_OUTPUT: return take_output(o);
 	case 'O':
 	case 'o':
 	case 'p': return snapshot_extract_option(o->ctx, &o->extract, letter);
@@ -155,6 +176,8 @@ int img_snapshot(struct img *ctx, int argc, char **argv)
 		{"help", no_argument, NULL, 'h'},
 		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
 		{"force-share", no_argument, NULL, 'U'},
+		{"output", required_argument, NULL, OPTION_OUTPUT},
+		{"tree", no_argument, NULL, OPTION_TREE},
 		{0}};
 	struct snapshot o = {.ctx = ctx};
 	int letter, code = IMG_OK;
@@ -170,6 +193,8 @@ int img_snapshot(struct img *ctx, int argc, char **argv)
 		code = extract(&o, argc, argv);
 	} else if (o.extract.given) {
 		code = img_usage_error(ctx, "-O, -o and -p are for -e");
+	} else if (o.output && o.action != OPTION_TREE) {
+		code = img_usage_error(ctx, "--output is for --tree");
 	} else if (optind != argc - 1) {
 		code = img_usage_error(ctx, "Expecting one image file name");
 	} else {

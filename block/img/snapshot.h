@@ -16,4 +16,8 @@ struct snapshot_extract {
 int snapshot_extract_option(struct img *ctx, struct snapshot_extract *e, int letter);
 int snapshot_extract(struct img *ctx, struct snapshot_extract *e, const struct img_source *source);
 
+/* --tree: who holds what. */
+struct image;
+int snapshot_tree(struct img *ctx, struct image *img, bool json);
+
 #endif

@@ -55,7 +55,7 @@ static json_t *json_text(const char *text, size_t most)
 	return json_string(copy);
 }
 
-static json_t *one_json(const struct qcow2_snapshot *s)
+json_t *img_snapshot_json(const struct qcow2_snapshot *s)
 {
 	json_t *o = json_object();
 	u64 second = NS_PER_SEC;
@@ -80,6 +80,6 @@ json_t *img_snapshots_json(struct image *img)
 	json_t *all = n ? json_array() : NULL;
 
 	for (u32 i = 0; i < n; i++)
-		json_array_append_new(all, one_json(&list[i]));
+		json_array_append_new(all, img_snapshot_json(&list[i]));
 	return all;
 }

@@ -53,7 +53,7 @@ def test_progress_goes_to_the_end(tmp_path, image):
     (("-e", "nosuch", "IMAGE", "OUT"),
      "Could not extract snapshot 'nosuch': snapshot not found"),
     (("-e", "one", "IMAGE"), "Expecting one image file name and the name of the image to make"),
-    (("-e", "one", "-l", "IMAGE", "OUT"), "Cannot mix '-l', '-a', '-c', '-d', '-e'"),
+    (("-e", "one", "-l", "IMAGE", "OUT"), "Cannot mix '-l', '-a', '-c', '-d', '-e', '--tree'"),
     (("-l", "-O", "qcow2", "IMAGE"), "-O, -o and -p are for -e"),
     (("-e", "one", "-O", "nosuch", "IMAGE", "OUT"), "Unknown file format 'nosuch'"),
     (("-e", "one", "-o", "nosuch=1", "IMAGE", "OUT"), "nosuch"),
