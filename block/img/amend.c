@@ -129,11 +129,11 @@ static int parse_option(struct amend *o, int letter)
 
 int img_amend(struct img *ctx, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"help", no_argument, NULL, 'h'},
-		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
-		{"force", no_argument, NULL, OPTION_FORCE},
-		{0}};
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"image-opts", no_argument, NULL,
+						 IMG_OPTION_IMAGE_OPTS},
+						{"force", no_argument, NULL, OPTION_FORCE},
+						{0}};
 	struct amend o = {.ctx = ctx, .source = {.cache_is_target = true}};
 	int letter, code = IMG_OK;
 

@@ -162,20 +162,20 @@ static int judge(struct bitmap *o, int rest)
 
 int img_bitmap(struct img *ctx, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"help", no_argument, NULL, 'h'},
-		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
-		{"format", required_argument, NULL, 'f'},
-		{"source-file", required_argument, NULL, 'b'},
-		{"source-format", required_argument, NULL, 'F'},
-		{"granularity", required_argument, NULL, 'g'},
-		{"add", no_argument, NULL, ADD},
-		{"remove", no_argument, NULL, REMOVE},
-		{"clear", no_argument, NULL, CLEAR},
-		{"enable", no_argument, NULL, ENABLE},
-		{"disable", no_argument, NULL, DISABLE},
-		{"merge", required_argument, NULL, MERGE},
-		{0}};
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"image-opts", no_argument, NULL,
+						 IMG_OPTION_IMAGE_OPTS},
+						{"format", required_argument, NULL, 'f'},
+						{"source-file", required_argument, NULL, 'b'},
+						{"source-format", required_argument, NULL, 'F'},
+						{"granularity", required_argument, NULL, 'g'},
+						{"add", no_argument, NULL, ADD},
+						{"remove", no_argument, NULL, REMOVE},
+						{"clear", no_argument, NULL, CLEAR},
+						{"enable", no_argument, NULL, ENABLE},
+						{"disable", no_argument, NULL, DISABLE},
+						{"merge", required_argument, NULL, MERGE},
+						{0}};
 	struct bitmap o = {.ctx = ctx};
 	int letter, code = IMG_OK;
 

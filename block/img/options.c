@@ -27,8 +27,10 @@ static int next_option(struct img *ctx, int argc, char **argv, const char *lette
 	}
 	all[n] = object;
 	while ((c = getopt_long(argc, argv, letters, all, NULL)) == IMG_OPTION_OBJECT)
-		if (img_object(ctx, optarg))
+		if (img_object(ctx, optarg)) {
+			secrets_fini(&ctx->secrets);
 			exit(ctx->bad_object);
+		}
 	return c;
 }
 
