@@ -1,6 +1,6 @@
 /* blkio: try an image from a script, in the manner of qemu-io.
  *
- *   blkio [-f FORMAT] [-k PASSPHRASE] [-r] [-n] FILE COMMAND...
+ *   blkio [-f FORMAT] [-k PASSPHRASE] [-d] [-r] [-n] FILE COMMAND...
  *	each COMMAND is one argument
  *
  *   create SIZE [version=2] [cluster=N] [refcount=N] [lazy] [prealloc] [zstd]
@@ -14,8 +14,8 @@
  *   random SEED COUNT MAX_BYTES      writes at random places, 512 aligned
  *   crash     end at once, nothing flushed or closed
  *
- * Exit status 1 and a line on stderr when a command fails.  -r: read-only, -n:
- * without the backing file. */
+ * Exit status 1 and a line on stderr when a command fails.  -d: discards reach the
+ * host, -r: read-only, -n: without the backing file. */
 #include "base/io.h"
 #include "base/loop.h"
 #include "block/file.h"
@@ -32,7 +32,7 @@
 
 struct blkio {
 	const char *file, *format, *passphrase;
-	bool readonly, no_backing;
+	bool unmap, readonly, no_backing;
 	struct image *img;
 	char *words[MAX_WORDS + 1];
 	int n;
@@ -77,6 +77,7 @@ static int open_image(struct fiber *f, struct blkio *b, bool check, struct error
 {
 	const struct unlock_policy unlock = {.ask = answer, .arg = b};
 	struct open_policy policy = {.writable = !b->readonly,
+				     .discard = b->unmap,
 				     .no_backing = b->no_backing,
 				     .format = b->format,
 				     .unlock = &unlock,
@@ -332,8 +333,9 @@ int main(int argc, char **argv)
 	struct error err;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "f:k:rn")) != -1) {
+	while ((opt = getopt(argc, argv, "df:k:rn")) != -1) {
 		switch (opt) {
+		case 'd': b.unmap = true; break;
 		case 'f': b.format = optarg; break;
 		case 'k': b.passphrase = optarg; break;
 		case 'r': b.readonly = true; break;
@@ -342,7 +344,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (optind >= argc) {
-		fprintf(stderr, "usage: blkio [-f FORMAT] [-k PASSPHRASE] [-r] [-n] FILE "
+		fprintf(stderr, "usage: blkio [-f FORMAT] [-k PASSPHRASE] [-d] [-r] [-n] FILE "
 				"COMMAND...\n");
 		return 1;
 	}
