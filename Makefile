@@ -146,6 +146,8 @@ BLOCK := \
 	block/qcow2/snapshot_tree.o \
 	block/qcow2/sub_write.o \
 	block/qcow2/subcluster.o \
+	block/qcow2/vmstate_format.o \
+	block/qcow2/vmstate_verify.o \
 	block/qcow2/write.o \
 	block/raw.o \
 	block/same.o \
@@ -181,7 +183,8 @@ IMG := \
 	block/img/snapshot.o \
 	block/img/snapshot_extract.o \
 	block/img/snapshot_list.o \
-	block/img/snapshot_tree.o
+	block/img/snapshot_tree.o \
+	block/img/snapshot_verify.o
 
 CORE := \
 	vmm/core/bus.o \
@@ -284,7 +287,6 @@ VMM := \
 	vmm/readconfig.o \
 	vmm/run.o \
 	vmm/snapshot/area.o \
-	vmm/snapshot/format.o \
 	vmm/snapshot/load.o \
 	vmm/snapshot/ram.o \
 	vmm/snapshot/ram_load.o \
@@ -333,7 +335,8 @@ UNIT_TESTS := \
 	test_ram_load \
 	test_ram_save \
 	test_state \
-	test_virtq
+	test_virtq \
+	test_vmstate_verify
 DEVICE_TESTS := \
 	test_ata \
 	test_atapi \

@@ -89,7 +89,10 @@ static const char of_commands[] =
 	"    descriptor then; '--pid-file' holds the process's number\n"
 	"\nParameters to snapshot subcommand:\n"
 	"  '-l' lists all snapshots, '-c' creates one, '-a' applies one (reverts the disk),\n"
-	"    '-d' deletes one\n";
+	"    '-d' deletes one\n"
+	"  '-e' extracts one as an image of its own, of the format and options of '-O', '-o'\n"
+	"  '--tree' shows what each holds alone and shares\n"
+	"  '--verify' compares the VM state of this one, or of all, with its checksums\n";
 
 static const char formats[] = "file host_device luks nbd nbd+tcp nbd+unix qcow2 raw";
 

@@ -80,8 +80,8 @@ const struct img_command img_commands[] = {
 	 img_serve},
 	{"snapshot",
 	 "snapshot [--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | "
-	 "-d snapshot | -e snapshot [-O output_fmt] [-o options] [-p] | --tree [--output=ofmt]] "
-	 "filename [output_filename]",
+	 "-d snapshot | -e snapshot [-O output_fmt] [-o options] [-p] | --tree [--output=ofmt] | "
+	 "--verify [-p] [snapshot]] filename [output_filename]",
 	 img_snapshot},
 	{0},
 };

@@ -1,4 +1,5 @@
-/* cowimg snapshot: list, create, apply, delete, extract and measure internal snapshots. */
+/* cowimg snapshot: list, create, apply, delete, extract, measure and verify internal
+ * snapshots. */
 #include "block/img/snapshot.h"
 
 #include "block/driver.h"
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { OPTION_TREE = 256, OPTION_OUTPUT };
+enum { OPTION_TREE = 256, OPTION_OUTPUT, OPTION_VERIFY };
 
 struct snapshot {
 	struct img *ctx;
@@ -103,17 +104,20 @@ static int act(struct snapshot *o)
 	case 'a': return apply(o);
 	case 'd': return delete (o);
 	case OPTION_TREE: return snapshot_tree(o->ctx, o->img, o->output && *o->output == 'j');
+	case OPTION_VERIFY: return snapshot_verify(o->ctx, o->img, o->name, o->extract.progress);
 	default: return IMG_OK;
 	}
 }
 
 static int run(struct snapshot *o)
 {
-	bool looks = o->action == 'l' || o->action == OPTION_TREE;
+	bool looks = o->action == 'l' || o->action >= OPTION_TREE;
 
 	o->source.writable = o->source.discard = !looks;
 	if (o->action == OPTION_TREE) /* guest data is not looked at */
 		o->source.metadata_only = o->source.no_backing = true;
+	if (o->action == OPTION_VERIFY)
+		o->source.no_backing = true;
 	if (img_open(o->ctx, o->file, &o->source, &o->img))
 		return IMG_ERROR;
 	return img_close(o->ctx, o->img, act(o));
@@ -122,11 +126,12 @@ static int run(struct snapshot *o)
 /* One action; the reference does not know of ours. */
 static int take_action(struct snapshot *o, int letter)
 {
-	bool ours = letter == 'e' || letter == OPTION_TREE || o->action == 'e' ||
-		    o->action == OPTION_TREE;
+	bool ours = letter == 'e' || letter >= OPTION_TREE || o->action == 'e' ||
+		    o->action >= OPTION_TREE;
 
 	if (o->action && ours)
-		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d', '-e', '--tree'");
+		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d', '-e', '--tree', "
+					       "'--verify'");
 	if (o->action)
 		return img_usage_error(o->ctx, "Cannot mix '-l', '-a', '-c', '-d'");
 	o->action = letter;
@@ -151,6 +156,7 @@ static int take_option(struct snapshot *o, int letter)
 	case 'c':
 	case 'd':
 	case 'e':
+	case OPTION_VERIFY:
 	case OPTION_TREE: return take_action(o, letter);
 	case OPTION_OUTPUT: return take_output(o);
 	case 'O':
@@ -170,37 +176,45 @@ static int extract(struct snapshot *o, int argc, char **argv)
 	return snapshot_extract(o->ctx, &o->extract, &o->source);
 }
 
+/* What is left of the command line, once the options are read. */
+static int go(struct snapshot *o, int argc, char **argv)
+{
+	bool verify = o->action == OPTION_VERIFY;
+
+	if (o->action == 'e')
+		return extract(o, argc, argv);
+	if (o->extract.given &&
+	    !(verify && o->extract.progress && !o->extract.format && !o->extract.options.n))
+		return img_usage_error(o->ctx, "-O, -o and -p are for -e");
+	if (o->output && o->action != OPTION_TREE)
+		return img_usage_error(o->ctx, "--output is for --tree");
+	if (verify && optind == argc - 2)
+		o->name = argv[optind++];
+	else if (verify)
+		o->name = NULL;
+	if (optind != argc - 1)
+		return img_usage_error(o->ctx, "Expecting one image file name");
+	o->file = argv[optind];
+	return run(o);
+}
+
 int img_snapshot(struct img *ctx, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"help", no_argument, NULL, 'h'},
-		{"image-opts", no_argument, NULL, IMG_OPTION_IMAGE_OPTS},
-		{"force-share", no_argument, NULL, 'U'},
-		{"output", required_argument, NULL, OPTION_OUTPUT},
-		{"tree", no_argument, NULL, OPTION_TREE},
-		{0}};
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'},
+						{"image-opts", no_argument, NULL,
+						 IMG_OPTION_IMAGE_OPTS},
+						{"force-share", no_argument, NULL, 'U'},
+						{"output", required_argument, NULL, OPTION_OUTPUT},
+						{"tree", no_argument, NULL, OPTION_TREE},
+						{"verify", no_argument, NULL, OPTION_VERIFY},
+						{0}};
 	struct snapshot o = {.ctx = ctx};
 	int letter, code = IMG_OK;
 
 	while (code == IMG_OK &&
 	       (letter = img_getopt(ctx, argc, argv, ":hla:c:d:e:O:o:pqU", options)) != -1)
 		code = take_option(&o, letter);
-	if (code != IMG_OK) {
-		opts_fini(&o.extract.options);
-		return IMG_ERROR;
-	}
-	if (o.action == 'e') {
-		code = extract(&o, argc, argv);
-	} else if (o.extract.given) {
-		code = img_usage_error(ctx, "-O, -o and -p are for -e");
-	} else if (o.output && o.action != OPTION_TREE) {
-		code = img_usage_error(ctx, "--output is for --tree");
-	} else if (optind != argc - 1) {
-		code = img_usage_error(ctx, "Expecting one image file name");
-	} else {
-		o.file = argv[optind];
-		code = run(&o);
-	}
+	code = code == IMG_OK ? go(&o, argc, argv) : IMG_ERROR;
 	opts_fini(&o.extract.options);
 	return code;
 }

@@ -20,4 +20,7 @@ int snapshot_extract(struct img *ctx, struct snapshot_extract *e, const struct i
 struct image;
 int snapshot_tree(struct img *ctx, struct image *img, bool json);
 
+/* --verify: of the read-only image, VM state of this snapshot (an id or a tag), NULL: of all. */
+int snapshot_verify(struct img *ctx, struct image *img, const char *name, bool progress);
+
 #endif

@@ -53,6 +53,9 @@ struct qcow2_new_snapshot {
 int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2_new_snapshot *s);
 /* Make the disk what it was, size and VM state too.  The snapshot stays. */
 int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err);
+/* Show it instead of the active state, or of the snapshot before: the disk, and its VM
+ * state to qcow2_vmstate_read.  Of a read-only image that nobody else uses. */
+int qcow2_snapshot_show(struct fiber *f, struct image *img, u32 index, struct error *err);
 int qcow2_snapshot_delete(struct fiber *f, struct image *img, u32 index, struct error *err);
 
 /* --- of a running machine, see snapshot_live.c --- */

@@ -225,27 +225,26 @@ static int find_shown(struct qcow2 *q, const char *text, struct error *err)
 	return found;
 }
 
-/* The image shows the snapshot instead of its active state. */
+/* The image shows the snapshot instead of what it showed so far. */
 static void show(struct qcow2 *q, const struct qcow2_snapshot *s, u64 *l1, u32 entries)
 {
+	while (!list_empty(&q->l2.clean)) /* they are known by their index */
+		cache_drop(&q->l2, list_entry(q->l2.clean.next, struct table, link));
 	free(q->l1);
 	q->l1 = l1;
 	q->l1_entries = q->l1_room = entries;
 	q->img.bytes = s->disk_bytes;
 }
 
-int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct error *err)
+int qcow2_snapshot_show(struct fiber *f, struct image *img, u32 index, struct error *err)
 {
-	int at = find_shown(q, text, err), ret;
-	const struct qcow2_snapshot *s;
+	struct qcow2 *q = to_qcow2(img);
+	const struct qcow2_snapshot *s = &q->snapshots[index];
+	int ret;
 	u32 n;
 	u64 *l1;
 
-	if (q->img.writable)
-		return err_set(err, -EINVAL, "A snapshot can only be opened read-only");
-	if (at < 0)
-		return err_set(err, at, "Failed to load snapshot: Can't find snapshot");
-	s = &q->snapshots[at];
+	assert(index < q->snapshot_count && !img->writable);
 	ret = snapshot_judge_size(q, s, err);
 	if (ret < 0)
 		return ret;
@@ -260,6 +259,17 @@ int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct err
 	}
 	show(q, s, l1, n);
 	return 0;
+}
+
+int snapshot_show(struct fiber *f, struct qcow2 *q, const char *text, struct error *err)
+{
+	int at = find_shown(q, text, err);
+
+	if (q->img.writable)
+		return err_set(err, -EINVAL, "A snapshot can only be opened read-only");
+	if (at < 0)
+		return err_set(err, at, "Failed to load snapshot: Can't find snapshot");
+	return qcow2_snapshot_show(f, &q->img, (u32)at, err);
 }
 
 /* --- apply and delete --- */

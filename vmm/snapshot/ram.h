@@ -9,10 +9,11 @@
 #ifndef VMM_SNAPSHOT_RAM_H
 #define VMM_SNAPSHOT_RAM_H
 
+#include "block/qcow2/vmstate_format.h"
 #include "vmm/core/mem.h"
 
-#define RAM_UNIT_BITS  16
-#define RAM_UNIT       ((u64)1 << RAM_UNIT_BITS)
+#define RAM_UNIT_BITS  SNAP_UNIT_BITS
+#define RAM_UNIT       SNAP_UNIT
 #define RAM_MAX_RANGES 16
 
 struct ram_range {

@@ -7,7 +7,6 @@
  * Threads: the fault thread (uffd.h), the loader, control. */
 #include "vmm/snapshot/ram_load.h"
 
-#include "base/crc32c.h"
 #include "base/thread.h"
 #include "vmm/core/uffd.h"
 
@@ -40,10 +39,10 @@ static bool is_zero_unit(const struct ram_load *l, u64 unit)
 	return l->opt.crcs[unit] == 0;
 }
 
-/* Is that what was saved?  A CRC of 0 stands for zeros, and may be by chance. */
+/* Is that what was saved? */
 static bool is_right(const struct ram_load *l, u64 unit, const u8 *data)
 {
-	return crc32c(0, data, RAM_UNIT) == l->opt.crcs[unit];
+	return snap_unit_crc(data) == l->opt.crcs[unit];
 }
 
 static int place(struct ram_load *l, u64 unit, const u8 *data)

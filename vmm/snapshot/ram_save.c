@@ -11,7 +11,6 @@
  * Threads: workers, the fault thread (uffd.h), control for all other calls. */
 #include "vmm/snapshot/ram_save.h"
 
-#include "base/crc32c.h"
 #include "base/list.h"
 #include "base/thread.h"
 #include "vmm/core/uffd.h"
@@ -165,7 +164,7 @@ static int send_all(struct ram_save *s, u64 unit, u64 n, const u8 *data)
 
 			if (run && is_zero(p) != zero)
 				break;
-			s->opt.crcs[unit + i + run] = zero ? 0 : crc32c(0, p, RAM_UNIT);
+			s->opt.crcs[unit + i + run] = zero ? 0 : snap_unit_crc(p);
 		}
 		batch.n = run;
 		batch.data = zero ? NULL : data + i * RAM_UNIT;

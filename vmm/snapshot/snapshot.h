@@ -6,8 +6,8 @@
 #define VMM_SNAPSHOT_SNAPSHOT_H
 
 #include "vmm/core/state.h"
+#include "block/qcow2/vmstate_format.h"
 #include "vmm/snapshot/area.h"
-#include "vmm/snapshot/format.h"
 #include "vmm/snapshot/ram.h"
 #include "vmm/snapshot/ram_load.h"
 #include "vmm/snapshot/ram_save.h"

@@ -1,12 +1,11 @@
-/* The VM-state area of a snapshot; see format.h.
+/* The VM-state area of a snapshot; see vmstate_format.h.
  *
  *	header: magic[8] version[4] crc[4] units[8] ram[8] area[8]
  *	        parts: off[8] bytes[8] crc[4] pad[4], SNAP_PARTS times; zeros */
-#include "vmm/snapshot/format.h"
+#include "block/qcow2/vmstate_format.h"
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
-#include "vmm/snapshot/ram.h"
 
 #include <errno.h>
 
@@ -28,13 +27,20 @@ void snap_layout(struct snap_header *h, u64 units, const u64 bytes[SNAP_PARTS])
 	h->parts[SNAP_CRCS].off = CRCS_OFF;
 	h->parts[SNAP_CRCS].bytes = units * sizeof(u32);
 	h->ram_off = align_up(CRCS_OFF + h->parts[SNAP_CRCS].bytes, ALIGN);
-	at = align_up(h->ram_off + units * RAM_UNIT, ALIGN);
+	at = align_up(h->ram_off + units * SNAP_UNIT, ALIGN);
 	for (unsigned i = SNAP_CRCS + 1; i < SNAP_PARTS; i++) {
 		h->parts[i].off = at;
 		h->parts[i].bytes = bytes[i];
-		at = align_up(at + bytes[i], RAM_UNIT);
+		at = align_up(at + bytes[i], SNAP_UNIT);
 	}
 	h->area_bytes = at;
+}
+
+u32 snap_unit_crc(const void *data)
+{
+	u32 crc = crc32c(0, data, SNAP_UNIT);
+
+	return crc ? crc : 1;
 }
 
 void snap_header_encode(const struct snap_header *h, u8 out[SNAP_HEADER_BYTES])
@@ -62,6 +68,20 @@ static u32 crc_of(const u8 in[SNAP_HEADER_BYTES])
 
 	crc = crc32c(crc, no_crc, sizeof(no_crc));
 	return crc32c(crc, in + AT_CRC + 4, SNAP_HEADER_BYTES - AT_CRC - 4);
+}
+
+/* A header of ours that was damaged in the magic number is no stranger's. */
+static int judge_magic(const u8 in[SNAP_HEADER_BYTES], struct error *err)
+{
+	u8 copy[SNAP_HEADER_BYTES];
+
+	if (!memcmp(in, magic, sizeof(magic)))
+		return 0;
+	memcpy(copy, in, sizeof(copy));
+	memcpy(copy, magic, sizeof(magic));
+	if (load_le32(in + AT_CRC) == crc_of(copy))
+		return err_set(err, -EBADMSG, "the header of the VM state is damaged");
+	return err_set(err, -ENOTSUP, "the VM state is not one of cowvm");
 }
 
 /* Whatever wrote the header, places must be those that the sizes lead to. */
@@ -97,11 +117,13 @@ static int judge(const struct snap_header *h, struct error *err)
 
 int snap_header_decode(struct snap_header *h, const u8 in[SNAP_HEADER_BYTES], struct error *err)
 {
+	int ret = judge_magic(in, err);
+
 	*h = (struct snap_header){0};
-	if (memcmp(in, magic, sizeof(magic)))
-		return err_set(err, -EINVAL, "the VM state is not one of cowvm");
+	if (ret < 0)
+		return ret;
 	if (load_le32(in + AT_CRC) != crc_of(in))
-		return err_set(err, -EINVAL, "the header of the VM state is damaged");
+		return err_set(err, -EBADMSG, "the header of the VM state is damaged");
 	if (load_le32(in + AT_VERSION) != SNAP_VERSION)
 		return err_set(err, -EINVAL, "the VM state has version %u, expected %u",
 			       load_le32(in + AT_VERSION), SNAP_VERSION);
