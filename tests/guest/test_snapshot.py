@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 import guests
-from tools import COWIMG, check_image
+from beat import Beat
+from tools import COWIMG, check_image, qemu_img
 from vm import Vm
 
 pytestmark = pytest.mark.any_kvm
@@ -207,3 +208,23 @@ def test_damaged_memory_stops_the_guest_before_it_sees_it(disk):
         vm.monitor("cont")
         check_guest(vm)
         assert vm.quit() == 0
+
+
+def test_comes_back_while_memory_still_comes_in(tmp_path):
+    """A load, and a save, begin before the load before them has all the memory."""
+    disk = tmp_path / "disk.qcow2"
+    qemu_img("create", "-f", "qcow2", disk, "16M")
+    beat = Beat(tmp_path, rate=20)
+    with Vm(*beat.arguments(), "-hda", disk, serial=False, memory=160) as vm:
+        beat.wait(5)
+        assert "Error" not in vm.monitor("savevm one")
+        for _ in range(5):
+            assert vm.monitor("loadvm one") == ""
+        assert "Error" not in vm.monitor("savevm two")
+        for name in ("one", "two", "one"):
+            assert vm.monitor("loadvm " + name) == ""
+        beat.wait(5)
+        assert vm.monitor("loadvm two") == ""
+        assert vm.quit() == 0           # in the middle of it
+    beat.close()
+    check_image(disk)

@@ -230,14 +230,14 @@ void load_free(struct load_job *job)
 {
 	if (!job)
 		return;
+	if (job->s->load == job) /* on_ended has nothing to do any more */
+		job->s->load = NULL;
 	ram_load_free(job->ram);
 	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
 		loop_run_posted(job->s->vm->loop);
 	if (job->reader)
 		area_fini(&job->area);
 	blk_close(job->reader);
-	if (job->s->load == job)
-		job->s->load = NULL;
 	vmstate_free(job->decoded);
 	state_buf_fini(&job->state);
 	snapshot_entry_fini(&job->entry);

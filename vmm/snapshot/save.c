@@ -135,6 +135,8 @@ void save_free(struct save_job *job)
 {
 	if (!job)
 		return;
+	if (job->s->save == job) /* on_ended has nothing to do any more */
+		job->s->save = NULL;
 	ram_save_free(job->ram);
 	for (u32 i = 0; i < job->set.n; i++) {
 		struct image_call call = {.job = &job->disks[i]};
@@ -147,8 +149,6 @@ void save_free(struct save_job *job)
 	loop_timer_del(&job->tick);
 	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
 		loop_run_posted(job->s->vm->loop);
-	if (job->s->save == job)
-		job->s->save = NULL;
 	state_buf_fini(&job->state);
 	free(job->manifest);
 	free(job->bits);
