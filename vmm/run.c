@@ -279,6 +279,12 @@ void vm_lost_memory(struct vm *vm)
 	want(vm, WANT_IO_ERROR);
 }
 
+void vm_another_machine(struct vm *vm)
+{
+	__atomic_fetch_and(&vm->wanted, 1u << MACHINE_EXIT, __ATOMIC_ACQ_REL);
+	vm->memory_lost = false;
+}
+
 const struct vcpu_ops vm_vcpu_ops = {.triple_fault = triple_fault, .failed = failed};
 
 void vm_run_init(struct vm *vm)

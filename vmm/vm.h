@@ -92,6 +92,8 @@ void vm_hold_devices(struct vm *vm);	/* unless they are held */
 void vm_release_devices(struct vm *vm); /* what a stop held back goes on */
 /* Stop with an I/O error; the vCPUs at once.  [any thread] */
 void vm_lost_memory(struct vm *vm);
+/* loadvm: what the machine that was has asked for, a reset or a stop, is void. */
+void vm_another_machine(struct vm *vm);
 /* Devices, firmware memory, interrupt chips and vCPUs to power-on state. */
 int vm_reset_all(struct vm *vm);
 

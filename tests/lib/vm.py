@@ -23,6 +23,7 @@ from tools import COWVM, SLOW
 
 PROMPT = r"\((?:cowvm|qemu)\) "
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB")
 
 
 class Serial:
@@ -118,7 +119,8 @@ class Vm:
         except (pexpect.TIMEOUT, pexpect.EOF):
             raise AssertionError("monitor: no prompt after %r: %s" % (
                 command, self.spawn.before.decode("utf-8", "replace"))) from None
-        lines = ESCAPES.sub("", self.spawn.before.decode()).replace("\r", "").split("\n")
+        text = PROGRESS.sub("", ESCAPES.sub("", self.spawn.before.decode()))
+        lines = text.replace("\r", "").split("\n")
         return "\n".join(lines[1:]).rstrip("\n")        # without the echo
 
     def bios(self):

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 #include <errno.h>
+#include <sys/mman.h>
 
 #define RAM_BYTES (24 * MiB)
 #define ROM_BYTES (12 * KiB)
@@ -231,6 +232,66 @@ static void the_working_set_comes_first_and_is_noted_again(void **state)
 	rig_free(r);
 }
 
+/* The first half of memory is kept, but pages of it that were never touched. */
+static void what_is_kept_is_not_fetched(void **state)
+{
+	for (int live = 0; live < 2; live++) {
+		struct rig *r = rig_new();
+		struct ram_load_options opt = options(r, live);
+		u64 half = r->map.units / 2, bytes;
+		AUTO_FREE u64 *keep = xalloc(ram_bitmap_bytes(&r->map));
+		struct ram_load *l;
+
+		if (live && !host_has_userfaultfd())
+			skip();
+		for (u64 u = 0; u < half; u++) {
+			u8 *host = ram_unit(&r->map, u, &bytes);
+
+			ram_set_bit(keep, u);
+			assert_int_equal(madvise(host, MIN(bytes, 4096u), MADV_DONTNEED), 0);
+		}
+		opt.keep = keep;
+		r->delay_us = 300;
+		l = start(r, &opt);
+		for (u64 u = 0; u < half; u++) {
+			const u8 *host = ram_unit(&r->map, u, &bytes);
+
+			for (u64 at = 0; at < bytes; at += 512)
+				assert_int_equal(host[at], at < 4096 ? 0 : 0x77);
+		}
+		for (u64 u = half; u < r->map.units; u++)
+			assert_true(unit_is_right(r, u));
+		assert_int_equal(ram_load_finish(l), 0);
+		ram_load_free(l);
+		rig_free(r);
+	}
+}
+
+static void giving_up_tells_what_is_missing(void **state)
+{
+	struct rig *r = rig_new();
+	struct ram_load_options opt = options(r, true);
+	AUTO_FREE u64 *missing = xalloc(ram_bitmap_bytes(&r->map));
+	struct ram_load *l;
+	u64 there = 0;
+
+	if (!host_has_userfaultfd())
+		skip();
+	r->delay_us = 20000;
+	l = start(r, &opt);
+	assert_true(unit_is_right(r, 370));
+	ram_load_give_up(l, missing);
+	assert_false(ram_bit(missing, 370));
+	for (u64 u = 0; u < r->map.units; u++)
+		if (!ram_bit(missing, u)) {
+			assert_true(unit_is_right(r, u));
+			there++;
+		}
+	assert_true(there < r->map.units);
+	ram_load_free(l);
+	rig_free(r);
+}
+
 static void a_unit_that_is_damaged_is_found(void **state)
 {
 	struct rig *r = rig_new();
@@ -316,6 +377,8 @@ int main(void)
 		cmocka_unit_test(without_userfaultfd_all_is_there_at_once),
 		cmocka_unit_test(whoever_touches_memory_finds_it_right),
 		cmocka_unit_test(the_working_set_comes_first_and_is_noted_again),
+		cmocka_unit_test(what_is_kept_is_not_fetched),
+		cmocka_unit_test(giving_up_tells_what_is_missing),
 		cmocka_unit_test(a_unit_that_is_damaged_is_found),
 		cmocka_unit_test(a_unit_that_cannot_be_read_is_reported_and_nobody_hangs),
 		cmocka_unit_test(one_flipped_bit_of_the_header_is_found),

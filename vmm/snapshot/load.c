@@ -28,6 +28,7 @@ struct load_job {
 	struct state_buf state;
 	u32 *crcs;
 	struct vmstate *decoded;
+	u64 *keep; /* bits of memory that is as in the snapshot; NULL: none */
 	struct ram_load *ram;
 	struct loop_call ended; /* posted when all memory is there */
 	bool end_posted;	/* [atomic] */
@@ -192,6 +193,7 @@ static int load_memory(struct load_job *job, struct error *err)
 				       .done = memory_done,
 				       .arg = job,
 				       .crcs = job->crcs,
+				       .keep = job->keep,
 				       .live = true};
 	int ret = ram_load_start(&job->ram, &opt, err);
 
@@ -232,6 +234,8 @@ void load_free(struct load_job *job)
 		return;
 	if (job->s->load == job) /* on_ended has nothing to do any more */
 		job->s->load = NULL;
+	if (job->ram && ram_load_result(job->ram) < 0)
+		snapshots_forget_base(job->s); /* part of it is zeros */
 	ram_load_free(job->ram);
 	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
 		loop_run_posted(job->s->vm->loop);
@@ -242,6 +246,7 @@ void load_free(struct load_job *job)
 	state_buf_fini(&job->state);
 	snapshot_entry_fini(&job->entry);
 	free(job->manifest);
+	free(job->keep);
 	free(job->crcs);
 	free(job);
 }
@@ -253,6 +258,32 @@ int load_finish(struct snapshots *s, struct error *err)
 
 	load_free(job);
 	return ret < 0 ? err_set_errno(err, ret, "the snapshot that is being loaded") : 0;
+}
+
+/* The machine will be another one: what was to come in for this one need not. */
+static void give_up_load(struct snapshots *s)
+{
+	if (!s->load)
+		return;
+	ram_load_give_up(s->load->ram, s->map.dirty);
+	load_free(s->load);
+}
+
+/* Back to what memory is counted from: what is not dirty need not be fetched. */
+static void find_kept(struct load_job *job)
+{
+	struct snapshots *s = job->s;
+	u64 words = ram_bitmap_bytes(&s->map) / sizeof(u64);
+
+	if (!s->base.name || !s->map.tracking || !snapshot_is_same(&s->base, &job->entry))
+		return;
+	job->keep = try_alloc(words * sizeof(u64));
+	if (!job->keep)
+		return;
+	if (ram_collect(&s->map, s->map.dirty) < 0)
+		memset(s->map.dirty, 0xff, words * sizeof(u64));
+	for (u64 i = 0; i < words; i++)
+		job->keep[i] = ~s->map.dirty[i];
 }
 
 static int change_disks(struct load_job *job, struct error *err)
@@ -274,9 +305,11 @@ static int change_machine(struct load_job *job, struct error *err)
 	struct vm *vm = job->s->vm;
 	int ret;
 
-	vm->memory_lost = false;
 	vm_stop_as(vm, RUN_PAUSED);
 	vm_hold_devices(vm); /* in prelaunch nobody has yet */
+	give_up_load(job->s);
+	vm_another_machine(vm);
+	find_kept(job);
 	ret = change_disks(job, err);
 	if (ret == 0)
 		ret = load_memory(job, err);
@@ -301,9 +334,6 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 		return ret;
 	if (s->save)
 		return err_set(err, -EBUSY, "a snapshot is being taken");
-	ret = load_finish(s, err);
-	if (ret < 0)
-		return ret;
 	job = xnew(struct load_job);
 	job->s = s;
 	ret = drive_set_init(&job->set, vm, err);

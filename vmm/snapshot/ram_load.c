@@ -3,19 +3,34 @@
  * A unit goes MISSING -> LOADING -> THERE, under l->lock.  Whoever makes it LOADING
  * reads it, checks it and puts it in place, all of it before anybody sees a byte.
  * A fault in a unit that is LOADING waits for that by itself; one that comes late,
- * for a unit that is THERE, wakes the one who waits.
- * Threads: the fault thread (uffd.h), the loader, control. */
+ * for a unit that is THERE, wakes the one who waits.  Units that are KEPT may have pages
+ * that nobody ever touched: those are zeros.
+ * Throwing memory away takes longer than a guest should stand still: its pages are
+ * moved elsewhere (mremap(2), MREMAP_DONTUNMAP), and a thread frees them there.
+ * Threads: the fault thread (uffd.h), the loader, the sweeper, control. */
+#define _GNU_SOURCE /* mremap */
 #include "vmm/snapshot/ram_load.h"
 
+#include "base/list.h"
 #include "base/thread.h"
 #include "vmm/core/uffd.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 
-#define BATCH 16u /* units that the loader reads at once: 1 MiB */
+#define PAGE	    4096u
+#define BATCH	    16u	      /* units that the loader reads at once: 1 MiB */
+#define MOVE_BYTES  (8 * MiB) /* less than that is thrown away on the spot */
+#define TABLE_BYTES (2 * MiB) /* what a page table maps: such pieces move at once */
 
-enum unit_state { UNIT_MISSING, UNIT_LOADING, UNIT_THERE };
+enum unit_state { UNIT_MISSING, UNIT_LOADING, UNIT_THERE, UNIT_KEPT };
+
+/* Address space that memory was moved to. */
+struct heap {
+	struct list link;
+	void *host;
+	u64 bytes;
+};
 
 struct ram_load {
 	struct ram_load_options opt; /* [const] */
@@ -30,8 +45,9 @@ struct ram_load {
 	u32 *faulted;	   /* [lock] units in order of their first fault */
 	u32 n_faulted;	   /* [lock] */
 	u8 *fault_buf;	   /* [fault thread] one unit */
-	pthread_t thread;
-	bool started; /* [control] */
+	struct list heaps; /* [control], then the sweeper's: struct heap */
+	pthread_t thread, sweeper;
+	bool started, sweeping; /* [control] */
 };
 
 static bool is_zero_unit(const struct ram_load *l, u64 unit)
@@ -109,6 +125,13 @@ static void wake(struct ram_load *l, u64 unit)
 	(void)uffd_wake(l->uffd, host, bytes);
 }
 
+/* A page that nobody touched before. */
+static void new_page(struct ram_load *l, u8 *host)
+{
+	if (uffd_fill_zero(l->uffd, host, PAGE) < 0)
+		(void)uffd_wake(l->uffd, host, PAGE); /* somebody was faster */
+}
+
 static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 {
 	struct ram_load *l = arg;
@@ -128,6 +151,8 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 		(void)load_units(l, unit, 1, l->fault_buf);
 	else if (state == UNIT_THERE)
 		wake(l, unit);
+	else if (state == UNIT_KEPT)
+		new_page(l, host);
 }
 
 /* --- the loader ------------------------------------------------------------------- */
@@ -186,18 +211,73 @@ static void *loader(void *arg)
 
 /* --- control ---------------------------------------------------------------------- */
 
+static void *sweeper(void *arg)
+{
+	struct ram_load *l = arg;
+	struct list *item;
+
+	while ((item = list_pop(&l->heaps))) {
+		struct heap *h = list_entry(item, struct heap, link);
+
+		munmap(h->host, h->bytes);
+		free(h);
+	}
+	return NULL;
+}
+
+/* Move pages away, page tables and all; what is left behind is empty.  False: this
+ * kernel, or this memory, does not let us. */
+static bool move_away(struct ram_load *l, u8 *host, u64 bytes)
+{
+	u64 room = bytes + TABLE_BYTES;
+	u8 *to = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct heap *h;
+	u8 *at;
+
+	if (to == MAP_FAILED)
+		return false;
+	at = to + ((uintptr_t)host - (uintptr_t)to) % TABLE_BYTES;
+	if (mremap(host, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, at) ==
+	    MAP_FAILED) {
+		munmap(to, room);
+		return false;
+	}
+	h = xnew(struct heap);
+	*h = (struct heap){.host = to, .bytes = room};
+	list_append(&l->heaps, &h->link);
+	return true;
+}
+
+static int throw_run_away(struct ram_load *l, u64 unit, u64 n)
+{
+	u64 bytes, last;
+	u8 *host = ram_unit(l->opt.map, unit, &bytes);
+
+	bytes = (u64)(ram_unit(l->opt.map, unit + n - 1, &last) - host) + last;
+	if (bytes >= MOVE_BYTES && move_away(l, host, bytes))
+		return 0;
+	return madvise(host, bytes, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+/* Everything but what is kept. */
 static int throw_away(struct ram_load *l)
 {
+	const struct ram_map *map = l->opt.map;
+	struct error err;
 	int ret = 0;
 
-	for (u32 i = 0; ret == 0 && i < l->opt.map->n; i++) {
-		const struct ram_range *r = &l->opt.map->ranges[i];
+	for (u32 i = 0; l->uffd && ret == 0 && i < map->n; i++)
+		ret = uffd_add(l->uffd, map->ranges[i].host, map->ranges[i].bytes, UFFD_MISSING);
+	for (u64 at = 0, n; ret == 0 && at < map->units; at += n) {
+		u64 most = ram_run_in_range(map, at, UINT64_MAX);
 
-		if (l->uffd)
-			ret = uffd_add(l->uffd, r->host, r->bytes, UFFD_MISSING);
-		if (ret == 0 && madvise(r->host, r->bytes, MADV_DONTNEED) < 0)
-			ret = -errno;
+		for (n = 1; n < most && l->states[at + n] == l->states[at]; n++)
+			;
+		if (l->states[at] == UNIT_MISSING)
+			ret = throw_run_away(l, at, n);
 	}
+	if (!list_empty(&l->heaps))
+		l->sweeping = thread_start(&l->sweeper, "sweeper", sweeper, l, &err) == 0;
 	return ret;
 }
 
@@ -210,6 +290,11 @@ static int prepare(struct ram_load *l, struct error *err)
 	l->fault_buf = try_alloc_aligned(RAM_UNIT, 4096);
 	if (!l->states || !l->faulted || !l->fault_buf)
 		return err_set(err, -ENOMEM, "no memory to load guest memory");
+	for (u64 i = 0; l->opt.keep && i < units; i++)
+		if (ram_bit(l->opt.keep, i)) {
+			l->states[i] = UNIT_KEPT;
+			l->there++;
+		}
 	return l->opt.live ? uffd_new(&l->uffd, on_fault, l, err) : 0;
 }
 
@@ -220,6 +305,7 @@ int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, st
 
 	l->opt = *opt;
 	mutex_init(&l->lock);
+	list_init(&l->heaps);
 	ret = prepare(l, err);
 	if (ret == 0) {
 		ret = throw_away(l);
@@ -247,18 +333,40 @@ int ram_load_finish(struct ram_load *l)
 	if (l->started)
 		pthread_join(l->thread, NULL);
 	l->started = false;
+	return ram_load_result(l);
+}
+
+int ram_load_result(struct ram_load *l)
+{
 	LOCK_SCOPE(&l->lock);
 	return l->result;
+}
+
+static void stop_loader(struct ram_load *l)
+{
+	mutex_lock(&l->lock);
+	l->ending = true;
+	mutex_unlock(&l->lock);
+	(void)ram_load_finish(l);
+}
+
+void ram_load_give_up(struct ram_load *l, u64 *missing)
+{
+	stop_loader(l);
+	LOCK_SCOPE(&l->lock);
+	for (u64 i = 0; i < l->opt.map->units; i++)
+		if (l->states[i] < UNIT_THERE)
+			ram_set_bit(missing, i);
 }
 
 void ram_load_free(struct ram_load *l)
 {
 	if (!l)
 		return;
-	mutex_lock(&l->lock);
-	l->ending = true;
-	mutex_unlock(&l->lock);
-	(void)ram_load_finish(l);
+	stop_loader(l);
+	if (l->sweeping)
+		pthread_join(l->sweeper, NULL);
+	(void)sweeper(l); /* if there was none */
 	uffd_free(l->uffd);
 	mutex_fini(&l->lock);
 	free(l->fault_buf);

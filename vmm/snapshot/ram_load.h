@@ -1,8 +1,8 @@
 /* Guest memory that comes in on demand.
  *
- * All of it is thrown away; what the guest or a device touches is fetched first, a
- * loader fetches the rest in the background, the working set first.  Units are
- * checked as they come in.  Without userfaultfd everything is fetched before
+ * What is not as it is to be is thrown away; what the guest or a device touches is
+ * fetched first, a loader fetches the rest in the background, the working set first.
+ * Units are checked as they come in.  Without userfaultfd everything is fetched before
  * ram_load_start returns.
  * The source must not need any thread that may touch guest memory. */
 #ifndef VMM_SNAPSHOT_RAM_LOAD_H
@@ -23,6 +23,7 @@ struct ram_load_options {
 	void (*done)(void *arg);
 	void *arg;
 	const u32 *crcs;	/* of each unit, 0: zeros; kept until ram_load_free */
+	const u64 *keep;	/* bits of units that are right as they are; NULL: none */
 	const u32 *first_units; /* the working set, in the order of its use; kept */
 	u32 n_first;
 	bool live;
@@ -33,8 +34,11 @@ struct ram_load_options {
 int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, struct error *err);
 /* Fetch what is missing at once and wait for it: 0, or the first error. */
 int ram_load_finish(struct ram_load *l);
+int ram_load_result(struct ram_load *l); /* so far: 0, or the first error */
 /* Gives up what is missing, which becomes zeros: the guest is not to go on. */
 void ram_load_free(struct ram_load *l);
+/* Set the bits of units that are not there, now that nobody fetches any more. */
+void ram_load_give_up(struct ram_load *l, u64 *missing);
 
 struct ram_load_progress {
 	u64 units, there, faults;

@@ -91,7 +91,7 @@ int entries_find(const struct entries *e, const char *name)
 	return -ENOENT;
 }
 
-static bool is_same(const struct qcow2_snapshot *a, const struct qcow2_snapshot *b)
+bool snapshot_is_same(const struct qcow2_snapshot *a, const struct qcow2_snapshot *b)
 {
 	return !strcmp(a->name, b->name) && a->date_sec == b->date_sec &&
 	       a->date_nsec == b->date_nsec && a->vm_clock_ns == b->vm_clock_ns;
@@ -100,7 +100,7 @@ static bool is_same(const struct qcow2_snapshot *a, const struct qcow2_snapshot 
 int entries_find_same(const struct entries *e, const struct qcow2_snapshot *s)
 {
 	for (u32 i = e->n; i-- > 0;)
-		if (is_same(&e->v[i], s))
+		if (snapshot_is_same(&e->v[i], s))
 			return (int)i;
 	return -ENOENT;
 }
@@ -111,7 +111,7 @@ int snapshot_index(struct image *img, const struct qcow2_snapshot *s)
 	u32 n = qcow2_snapshots(img, &list);
 
 	for (u32 i = n; i-- > 0;)
-		if (is_same(&list[i], s))
+		if (snapshot_is_same(&list[i], s))
 			return (int)i;
 	return -ENOENT;
 }
@@ -174,7 +174,7 @@ static int delete_one(struct fiber *f, struct blk *blk, void *arg)
 	u32 n = qcow2_snapshots(img, &list);
 
 	for (u32 i = 0; i < n; i++)
-		if (!strcmp(list[i].id, d->s->id) && is_same(&list[i], d->s))
+		if (!strcmp(list[i].id, d->s->id) && snapshot_is_same(&list[i], d->s))
 			return qcow2_snapshot_delete(f, img, i, &d->err);
 	return 0;
 }
@@ -193,7 +193,7 @@ int set_delete(const struct drive_set *set, const char *name, const struct qcow2
 		for (u32 i = 0; ret == 0 && i < e.n; i++) {
 			struct one_delete one = {.s = &e.v[i]};
 
-			if (strcmp(e.v[i].name, name) || (keep && is_same(&e.v[i], keep)))
+			if (strcmp(e.v[i].name, name) || (keep && snapshot_is_same(&e.v[i], keep)))
 				continue;
 			ret = blk_run(set->drives[d]->blk, delete_one, &one);
 			if (ret < 0)

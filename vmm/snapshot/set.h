@@ -38,6 +38,8 @@ void entries_fini(struct entries *e);
 int entries_find(const struct entries *e, const char *name);
 int entries_find_same(const struct entries *e, const struct qcow2_snapshot *s);
 
+/* The same moment of the same machine? */
+bool snapshot_is_same(const struct qcow2_snapshot *a, const struct qcow2_snapshot *b);
 /* Place of that identity in the image's list, -ENOENT.  [the drive's loop] */
 int snapshot_index(struct image *img, const struct qcow2_snapshot *s);
 
