@@ -372,6 +372,7 @@ TEST_LIB := \
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \
 	guest/core_kvm \
+	guest/forgetful \
 	image/blkio
 
 LIBS_base    := -luring
@@ -453,6 +454,11 @@ $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libte
 $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_block) $(LIBS_base)
 
+# The whole program, but for marks of dirty memory that tests/guest/forgetful.c takes away.
+$(O)/tests/guest/forgetful: $(VMM_MAIN:%=$(O)/%)
+$(O)/tests/guest/forgetful: private LDFLAGS += -Wl,--wrap=mem_write \
+	-Wl,--wrap=mem_mark_dirty -Wl,--wrap=mem_mark_dirty_iov
+
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide
 $(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
@@ -465,6 +471,12 @@ check-unit: $(TEST_BINS)
 .PHONY: check-crash
 check-crash: $(CRASH_BINS)
 	COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20) $(CRASH_BINS)
+
+# Machines killed in the middle of snapshots, for longer than `make check` does it.
+.PHONY: check-kill
+check-kill: all
+	COWVM_KILL_ROUNDS=$(or $(ROUNDS),100) COWVM_KILL_SEED=$(or $(SEED),$(shell date +%s)) \
+		/usr/bin/python3 -m pytest -p no:cacheprovider -s tests/guest/test_kill.py
 
 # Random operations by the reference and by us on copies of an image, for hours.
 .PHONY: fuzz-nightly

@@ -22,6 +22,7 @@ import pexpect.fdpexpect
 from tools import COWVM, SLOW
 
 PROMPT = r"\((?:cowvm|qemu)\) "
+PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB\r?")     # of a savevm that takes its time
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB")
 
