@@ -21,6 +21,7 @@ struct record_event {
 	u64 hoff, bytes; /* RECORD_RESIZE: bytes is the new size; RECORD_MARK: hoff is the mark */
 	u8 *data;	 /* RECORD_WRITE only */
 	size_t issued;
+	u32 file; /* of those that share the log */
 };
 struct record_log {
 	struct record_event *events;
@@ -28,6 +29,8 @@ struct record_log {
 };
 /* Takes `below`; events go to `log`, which outlives the image. */
 int filter_record_new(struct image **out, struct image *below, struct record_log *log);
+/* One of several files with one log: a sync covers what went to the same file. */
+int filter_record_file(struct image **out, struct image *below, struct record_log *log, u32 file);
 void record_mark(struct record_log *log, u64 mark);
 void record_log_fini(struct record_log *log);
 

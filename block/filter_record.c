@@ -10,6 +10,7 @@
 struct record {
 	struct image img;
 	struct record_log *log; /* [loop] lent */
+	u32 file;		/* [const] */
 };
 
 static struct record_log *log_of(struct image *img)
@@ -17,13 +18,19 @@ static struct record_log *log_of(struct image *img)
 	return container_of(img, struct record, img)->log;
 }
 
-static void append(struct record_log *log, struct record_event event)
+static void append_to(struct record_log *log, struct record_event event)
 {
 	if (log->n == log->room) {
 		log->room = MAX(2 * log->room, (size_t)256);
 		log->events = xrealloc(log->events, log->room * sizeof(*log->events));
 	}
 	log->events[log->n++] = event;
+}
+
+static void append(struct image *img, struct record_event event)
+{
+	event.file = container_of(img, struct record, img)->file;
+	append_to(log_of(img), event);
 }
 
 static int record_read(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
@@ -49,7 +56,7 @@ static int record_write(struct fiber *f, struct image *img, u64 goff, const stru
 	iov_copy_from(iov, n, 0, event.data, event.bytes);
 	ret = image_pwrite(f, img->below, goff, event.data, event.bytes);
 	if (ret == 0)
-		append(log_of(img), event);
+		append(img, event);
 	else
 		free(event.data);
 	return ret;
@@ -62,7 +69,7 @@ static int record_zero(struct fiber *f, struct image *img, u64 goff, u64 bytes, 
 	int ret = image_zero(f, img->below, goff, bytes, flags);
 
 	if (ret == 0)
-		append(log_of(img), event);
+		append(img, event);
 	return ret;
 }
 
@@ -73,7 +80,7 @@ static int record_discard(struct fiber *f, struct image *img, u64 goff, u64 byte
 	int ret = image_discard(f, img->below, goff, bytes);
 
 	if (ret == 0)
-		append(log_of(img), event);
+		append(img, event);
 	return ret;
 }
 
@@ -83,7 +90,7 @@ static int record_flush(struct fiber *f, struct image *img)
 	int ret = image_flush(f, img->below);
 
 	if (ret == 0)
-		append(log_of(img), event);
+		append(img, event);
 	return ret;
 }
 
@@ -101,7 +108,7 @@ static int record_resize(struct fiber *f, struct image *img, u64 bytes, enum pre
 	int ret = image_resize_alloc(f, img->below, bytes, mode, err);
 
 	if (ret == 0)
-		append(log_of(img), event);
+		append(img, event);
 	img->bytes = img->below->bytes;
 	return ret;
 }
@@ -118,18 +125,25 @@ static const struct image_driver record_driver = {
 	.resize = record_resize,
 };
 
-int filter_record_new(struct image **out, struct image *below, struct record_log *log)
+int filter_record_file(struct image **out, struct image *below, struct record_log *log, u32 file)
 {
 	struct image *img = image_new_filter(&record_driver, below);
+	struct record *r = container_of(img, struct record, img);
 
-	container_of(img, struct record, img)->log = log;
+	r->log = log;
+	r->file = file;
 	*out = img;
 	return 0;
 }
 
+int filter_record_new(struct image **out, struct image *below, struct record_log *log)
+{
+	return filter_record_file(out, below, log, 0);
+}
+
 void record_mark(struct record_log *log, u64 mark)
 {
-	append(log, (struct record_event){.kind = RECORD_MARK, .hoff = mark, .issued = log->n});
+	append_to(log, (struct record_event){.kind = RECORD_MARK, .hoff = mark, .issued = log->n});
 }
 
 void record_log_fini(struct record_log *log)
