@@ -86,12 +86,14 @@ BLOCK := \
 	block/group.o \
 	block/image.o \
 	block/image_open.o \
+	block/image_writable.o \
 	block/job_commit.o \
 	block/luks.o \
 	block/luks_amend.o \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
+	block/overlay.o \
 	block/nbd/client.o \
 	block/nbd/options.o \
 	block/nbd/requests.o \
@@ -255,6 +257,7 @@ FIRMWARE := \
 	firmware/smbios.o
 
 MONITOR := \
+	monitor/block_jobs.o \
 	monitor/commands.o \
 	monitor/expr.o \
 	monitor/hmp.o \
@@ -266,6 +269,7 @@ MONITOR := \
 
 # The library, and the program's main file.
 VMM := \
+	vmm/blockdev.o \
 	vmm/board.o \
 	vmm/boot.o \
 	vmm/boot_order.o \

@@ -201,9 +201,8 @@ void blk_drain_begin(struct blk *blk)
 	blk_run(blk, drain_begin, NULL);
 }
 
-static void drain_end(void *arg)
+void blk_drain_stop(struct blk *blk)
 {
-	struct blk *blk = arg;
 	struct list held = LIST_INIT(held), *item;
 
 	assert(blk->drains);
@@ -212,6 +211,11 @@ static void drain_end(void *arg)
 	list_splice(&held, &blk->held);
 	while ((item = list_pop(&held)))
 		start(blk, list_entry(item, struct blk_req, link));
+}
+
+static void drain_end(void *arg)
+{
+	blk_drain_stop(arg);
 }
 
 void blk_drain_end(struct blk *blk)
@@ -247,6 +251,14 @@ void blk_set_image(struct blk *blk, struct image *img)
 	size_changed(blk);
 }
 
+void blk_switch(struct blk *blk, struct image *img)
+{
+	assert(blk->drains && !blk->in_flight);
+	free(blk->file);
+	blk->file = xstrdup(img->name);
+	blk_set_image(blk, img);
+}
+
 void blk_image_changed(struct blk *blk)
 {
 	assert(loop_is_current(blk->loop));
@@ -269,7 +281,7 @@ static int resize_fiber(struct fiber *f, struct blk *blk, void *arg)
 	ret = image_resize(f, blk->img, r->bytes, r->err);
 	if (ret == 0)
 		size_changed(blk);
-	drain_end(blk);
+	blk_drain_stop(blk);
 	return ret;
 }
 
@@ -399,6 +411,8 @@ static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
 	info->has_medium = true;
 	info->format = xstrdup(blk->img->driver->name);
 	info->backing_file = copy_or_null(blk->img->backing_name);
+	if (blk->img->backing && !info->backing_file)
+		info->backing_file = xstrdup(blk->img->backing->name);
 	info->backing_depth = image_depth(blk->img);
 	return 0;
 }

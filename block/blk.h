@@ -77,7 +77,7 @@ int blk_flush_wait(struct blk *blk);			       /* [any thread but the loop] */
 int blk_resize(struct blk *blk, u64 bytes, struct error *err); /* [any thread but the loop] */
 
 const char *blk_id(const struct blk *blk);
-const char *blk_file(const struct blk *blk); /* NULL: no medium */
+const char *blk_file(const struct blk *blk); /* NULL: no medium; until the next snapshot */
 bool blk_has_medium(const struct blk *blk);
 u64 blk_bytes(const struct blk *blk); /* [any thread]; 0 without medium */
 bool blk_is_readonly(const struct blk *blk);

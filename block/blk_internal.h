@@ -8,15 +8,16 @@
 #include "block/image.h"
 
 struct blk {
-	char *id;	   /* [const] */
-	char *file;	   /* [const] NULL: no medium */
-	char *cache;	   /* [const] */
-	struct loop *loop; /* [const] */
-	bool owns_loop;	   /* [const] */
-	bool readonly;	   /* [const] */
-	bool write_cache;  /* [const] */
-	struct image *img; /* [loop] NULL: no medium */
-	u64 bytes;	   /* [atomic] relaxed: a figure of its own */
+	char *id;		   /* [const] */
+	char *file;		   /* [loop, while drained] NULL: no medium */
+	char *cache;		   /* [const] */
+	struct loop *loop;	   /* [const] */
+	bool owns_loop;		   /* [const] */
+	bool readonly;		   /* [const] */
+	bool write_cache;	   /* [const] */
+	struct image *img;	   /* [loop] NULL: no medium */
+	struct open_policy policy; /* [const] for images that come over this one */
+	u64 bytes;		   /* [atomic] relaxed: a figure of its own */
 	unsigned in_flight;
 	unsigned drains;	 /* blk_drain_begin without end */
 	struct list held;	 /* requests that wait for the end of a drain */
@@ -28,5 +29,9 @@ struct blk {
 /* The parts that open and close a drive on its loop. */
 int blk_drain_fiber(struct fiber *f, struct blk *blk);
 void blk_set_image(struct blk *blk, struct image *img);
+/* Another top, and the name that goes with it.  Drained. */
+void blk_switch(struct blk *blk, struct image *img);
+/* The other end of blk_drain_fiber. */
+void blk_drain_stop(struct blk *blk);
 
 #endif

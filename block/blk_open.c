@@ -217,6 +217,8 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	call.policy.format = opt->format;
 	call.policy.snapshot = opt->vm_state_of;
 	call.policy.share_writers = call.policy.no_backing = opt->vm_state_of != NULL;
+	blk->policy = call.policy;
+	blk->policy.format = blk->policy.snapshot = NULL;
 	if (opt->file)
 		ret = blk_run(blk, open_fiber, &call);
 	if (ret < 0) {

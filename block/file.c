@@ -327,6 +327,9 @@ static int file_from_fd(struct fiber *f, struct image **out, int fd, const char 
 	file = host_file_of(img);
 	file->fd = fd;
 	file->is_device = S_ISBLK(st.st_mode);
+	file->may_write = policy->writable;
+	file->no_lock = policy->no_lock;
+	file->share = policy->share_writers;
 	file->discard = policy->discard;
 	file->unsafe = policy->cache == CACHE_UNSAFE;
 	file->direct = cache_is_direct(policy->cache);

@@ -30,6 +30,8 @@ int file_copy_range(struct fiber *f, struct image *from, u64 from_hoff, struct i
 int file_allocated_bytes(struct image *img, u64 *out);
 /* Do reads go through the host's cache, so that any thread may pread as it likes? */
 bool file_is_buffered(const struct image *img);
+/* For image_set_writable: other locks, and a descriptor that may write. */
+int file_set_writable(struct fiber *f, struct image *img, bool writable, struct error *err);
 /* Host descriptor, for diagnostics and tests; belongs to the image. */
 int file_fd(const struct image *img);
 

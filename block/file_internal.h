@@ -8,6 +8,9 @@ struct host_file {
 	struct image img;
 	int fd;		   /* [const] */
 	bool is_device;	   /* [const] */
+	bool may_write;	   /* [loop] of the descriptor */
+	bool no_lock;	   /* [const] of the policy, as is the next */
+	bool share;	   /* [const] */
 	bool discard;	   /* [const] discard requests reach the host */
 	bool unsafe;	   /* [const] flush does nothing */
 	bool direct;	   /* [const] O_DIRECT: the two alignments below count */

@@ -18,6 +18,7 @@
 
 struct image;
 struct file;
+struct image_graph_ops;
 struct amend_request;
 struct create_option;
 struct create_request;
@@ -80,6 +81,7 @@ struct image_driver {
 	/* For encrypted images: see image_unlock (unlock.h). */
 	int (*unlock)(struct fiber *f, struct image *img, const struct key *passphrase,
 		      struct error *err);
+	const struct image_graph_ops *graph; /* graph.h; NULL: no backing images */
 	/* Writes out what is pending; the first error is returned, all is released. */
 	int (*close)(struct fiber *f, struct image *img);
 };

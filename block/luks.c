@@ -10,6 +10,7 @@
 #include "block/crypt_io.h"
 #include "block/crypto/luks.h"
 #include "block/driver.h"
+#include "block/graph.h"
 #include "block/file.h"
 #include "block/luks_amend.h"
 #include "block/unlock.h"
@@ -260,7 +261,15 @@ static int luks_image_amend(struct fiber *f, struct image *img, const struct ame
 	return luks_amend(f, to_luks(img)->luks, req, "", err);
 }
 
+static bool luks_is_encrypted(const struct image *img)
+{
+	return true;
+}
+
+static const struct image_graph_ops graph_ops = {.is_encrypted = luks_is_encrypted};
+
 const struct image_driver luks_driver = {
+	.graph = &graph_ops,
 	.name = "luks",
 	.state_size = sizeof(struct luks_image),
 	.probe = luks_image_probe,

@@ -1,6 +1,6 @@
 /* The table of commands: one row each, sorted by name.  Help, completion and
  * parsing all come from it. */
-#include "monitor/internal.h"
+#include "monitor/block_jobs.h"
 
 #include <errno.h>
 
@@ -183,8 +183,33 @@ const struct cmd hmp_commands[] = {
 	{"sendkey", "s l?", "keys [hold_ms]",
 	 "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", cmd_sendkey,
 	 NULL},
+	{"snapshot_blkdev", "-n B F? s?", "[-n] device [new-image-file] [format]",
+	 "initiates a live snapshot\n\t\t\tof device. If a new image file is specified, the\n"
+	 "\t\t\tnew image file will become the new root image.\n"
+	 "\t\t\tIf format is specified, the snapshot file will\n"
+	 "\t\t\tbe created in that format.\n"
+	 "\t\t\tThe default format is qcow2.  The -n flag requests cowvm\n"
+	 "\t\t\tto reuse the image found in new-image-file, instead of\n"
+	 "\t\t\trecreating it from scratch.",
+	 cmd_snapshot_blkdev, NULL},
+	{"snapshot_blkdev_all", "s", "suffix",
+	 "initiates a live snapshot of all\n\t\t\twritable devices at one moment, or of none.\n"
+	 "\t\t\tThe new image of disk.qcow2 is disk-suffix.qcow2.",
+	 cmd_snapshot_blkdev_all, NULL},
+	{"snapshot_blkdev_internal", "B s", "device name",
+	 "take an internal snapshot of device.\n"
+	 "\t\t\tThe format of the image used by device must\n"
+	 "\t\t\tsupport it, such as qcow2.\n\t\t\t",
+	 cmd_snapshot_blkdev_internal, NULL},
 	{"snapshot_cancel", "", "", "give up the snapshot that is being taken", cmd_snapshot_cancel,
 	 NULL},
+	{"snapshot_delete_blkdev_internal", "B s s?", "device name [id]",
+	 "delete an internal snapshot of device.\n"
+	 "\t\t\tIf id is specified, cowvm will try delete\n"
+	 "\t\t\tthe snapshot matching both id and name.\n"
+	 "\t\t\tThe format of the image used by device must\n"
+	 "\t\t\tsupport it, such as qcow2.\n\t\t\t",
+	 cmd_snapshot_delete_blkdev_internal, NULL},
 	{"stop|s", "", "", "stop emulation", cmd_stop, NULL},
 	{"sum", "l l", "addr size", "compute the checksum of a memory region", cmd_sum, NULL},
 	{"system_powerdown", "", "", "send system power down event", cmd_system_powerdown, NULL},

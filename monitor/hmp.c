@@ -4,6 +4,8 @@
  * reports missing, unknown and extra words alike. */
 #include "monitor/internal.h"
 
+#include "base/opts.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -112,6 +114,32 @@ static int parse_text(struct parse *p, bool rest, struct error *err)
 	return 0;
 }
 
+/* Bytes; MiB without a suffix. */
+static int parse_mib(struct parse *p, struct error *err)
+{
+	char word[32];
+	size_t n = strcspn(p->at, " \t");
+	int ret = -EINVAL;
+
+	if (n && n < sizeof(word)) {
+		memcpy(word, p->at, n);
+		word[n] = 0;
+		ret = parse_size(word, MiB, &p->args.number[p->position]);
+	}
+	p->at += n;
+	p->position++;
+	return ret < 0 ? err_set(err, -EINVAL, "invalid size") : 0;
+}
+
+static const char *what_is_missing(char type)
+{
+	switch (type) {
+	case 'B': return "block device name";
+	case 'F': return "filename";
+	default: return "string";
+	}
+}
+
 static int parse_word(struct parse *p, const char *word, struct error *err)
 {
 	bool optional = word[1] == '?';
@@ -121,15 +149,15 @@ static int parse_word(struct parse *p, const char *word, struct error *err)
 		return parse_flag(p, word, err);
 	if (word[0] == '/')
 		return parse_format(p, err);
-	if (p->at[0] == '-' && isalpha((unsigned char)p->at[1]) && word[0] != 'r' &&
+	if (p->at[0] == '-' && isalpha((unsigned char)p->at[1]) && !strchr("ro", word[0]) &&
 	    (!p->at[2] || isspace((unsigned char)p->at[2])))
 		return err_set(err, -EINVAL, "%s: unsupported option -%c", p->name, p->at[1]);
 	if (!*p->at && optional) {
 		p->position++;
 		return 0;
 	}
-	if (!*p->at && word[0] != 'l')
-		return err_set(err, -EINVAL, "%s: string expected", p->name);
+	if (!*p->at && word[0] != 'l' && word[0] != 'o')
+		return err_set(err, -EINVAL, "%s: %s expected", p->name, what_is_missing(word[0]));
 	assert(p->position < CMD_ARGS);
 	p->args.given[p->position] = true;
 	if (word[0] == 'l') {
@@ -139,6 +167,8 @@ static int parse_word(struct parse *p, const char *word, struct error *err)
 		p->position++;
 		return ret;
 	}
+	if (word[0] == 'o')
+		return parse_mib(p, err);
 	int ret = parse_text(p, word[0] == 'r', err);
 
 	p->position++;

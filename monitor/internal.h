@@ -43,7 +43,8 @@ struct cmd_ctx {
 struct cmd {
 	const char *name;   /* with aliases: "stop|s" */
 	const char *args;   /* words: "-a" flag, "/" format, "l" number, "s" text, "r" rest of
-			     * the line; "?" after it: may be left out */
+			     * the line, "B" device, "F" file, "o" size in MiB or with a
+			     * suffix; "?" after it: may be left out */
 	const char *params; /* for help: "[-a] device" */
 	const char *help;
 	/* 0, or a negative errno with the message, which is printed after "Error: ".

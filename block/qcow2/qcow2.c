@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/driver.h"
+#include "block/graph.h"
 #include "block/qcow2/amend.h"
 #include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
@@ -315,19 +316,66 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 
 /* --- close --- */
 
+/* The file as somebody else may find it. */
+static int write_out(struct fiber *f, struct qcow2 *q)
+{
+	int ret, stored;
+
+	if (q->corrupt || !q->writing)
+		return 0;
+	stored = bitmaps_end(f, q);
+	ret = qcow2_commit_all(f, q);
+	ret = ret < 0 ? ret : stored;
+	return ret < 0 ? ret : header_set_incompatible(f, q, INCOMPAT_DIRTY, false);
+}
+
+static int qcow2_settle(struct fiber *f, struct image *img)
+{
+	struct qcow2 *q = to_qcow2(img);
+	int ret;
+
+	if (q->job)
+		return -EBUSY;
+	changes_freeze(f, q);
+	ret = write_out(f, q);
+	if (ret == 0)
+		q->writing = false; /* the next write clears autoclear bits again */
+	changes_thaw(q);
+	if (ret == 0 && q->data_external)
+		ret = image_set_writable(f, q->data, false, &(struct error){0});
+	return ret;
+}
+
+static int qcow2_begin_writing(struct fiber *f, struct image *img, struct error *err)
+{
+	struct qcow2 *q = to_qcow2(img);
+	int ret = 0;
+
+	if (q->corrupt)
+		return err_set(err, -EIO, "Image is corrupt; cannot be opened read/write");
+	if (q->data_external)
+		ret = image_set_writable(f, q->data, true, err);
+	if (ret == 0 && q->version > 2 && be64_get(q->head.incompatible) & INCOMPAT_DIRTY)
+		ret = repair_dirty(f, q, err);
+	return ret;
+}
+
+static int qcow2_change_backing(struct fiber *f, struct image *img, const char *name,
+				const char *format, struct error *err)
+{
+	int ret;
+
+	change_begin(f, to_qcow2(img));
+	ret = qcow2_set_backing(f, img, name, format, err);
+	change_end(to_qcow2(img));
+	return ret;
+}
+
 static int qcow2_close(struct fiber *f, struct image *img)
 {
 	struct qcow2 *q = to_qcow2(img);
-	int ret = 0, closed;
+	int ret = write_out(f, q), closed;
 
-	if (!q->corrupt && q->writing) {
-		int stored = bitmaps_end(f, q);
-
-		ret = qcow2_commit_all(f, q);
-		ret = ret < 0 ? ret : stored;
-		if (ret == 0)
-			ret = header_set_incompatible(f, q, INCOMPAT_DIRTY, false);
-	}
 	assert(list_empty(&q->ios));
 	release_all(q);
 	closed = data_file_close(f, q);
@@ -374,6 +422,19 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 	};
 }
 
+static bool qcow2_is_encrypted(const struct image *img)
+{
+	return container_of(img, struct qcow2, img)->crypt.method != 0;
+}
+
+static const struct image_graph_ops graph_ops = {
+	.settle = qcow2_settle,
+	.begin_writing = qcow2_begin_writing,
+	.set_backing = qcow2_change_backing,
+	.make_empty = qcow2_make_empty,
+	.is_encrypted = qcow2_is_encrypted,
+};
+
 const struct image_driver qcow2_driver = {
 	.name = "qcow2",
 	.options = "backing backing. cache-clean-interval cache-size data-file data-file. encrypt. "
@@ -396,5 +457,6 @@ const struct image_driver qcow2_driver = {
 	.resize = change_resize,
 	.check = qcow2_check,
 	.unlock = qcow2_unlock,
+	.graph = &graph_ops,
 	.close = qcow2_close,
 };

@@ -148,6 +148,30 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 	return err_set(err, -EINVAL, "%s differs", tag);
 }
 
+int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
+		       struct error *err)
+{
+	print_to(p, "overlay %s on %s\n", s->file, s->device);
+	return 0;
+}
+
+int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p, struct error *err)
+{
+	return 0;
+}
+
+int vm_snapshot_blkdev_internal(struct vm *vm, const char *device, const char *name,
+				struct error *err)
+{
+	return 0;
+}
+
+int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const char *name,
+				       const char *id, struct error *err)
+{
+	return 0;
+}
+
 int vm_delvm(struct vm *vm, const char *tag, struct error *err)
 {
 	return 0;

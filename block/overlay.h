@@ -1,0 +1,27 @@
+/* External snapshots of drives that are in use: a new image on top of each, in
+ * which all later writes end up, and which has the old one behind it.
+ *
+ * Several drives switch at one moment: requests of all are held, those under way
+ * have ended, what they wrote is durable.  All of them switch, or none. */
+#ifndef BLOCK_OVERLAY_H
+#define BLOCK_OVERLAY_H
+
+#include "block/blk.h"
+
+struct overlay_change {
+	struct blk *blk;
+	const char *file;   /* of the new image; lent */
+	const char *format; /* NULL: qcow2 */
+	bool reuse;	    /* the image is there, and shows what the drive shows */
+	/* What overlays_put says of it; overlay_change_fini. */
+	char *text; /* "Formatting ...": an image was made, or tried; else NULL */
+	struct image *img, *old;
+	bool made, drained, settled;
+};
+
+/* -ENOMEDIUM, -EBUSY, ...: with the reference's words; images that were made are
+ * removed.  [any thread but the loops] */
+int overlays_put(struct overlay_change *v, unsigned n, struct error *err);
+void overlay_change_fini(struct overlay_change *c);
+
+#endif

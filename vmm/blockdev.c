@@ -1,0 +1,197 @@
+/* What the monitor may do with single disks while the guest runs: snapshots, each
+ * of its own, in another file or inside.  The words are the reference's.
+ * Thread: control; what touches images runs on the drives' loops. */
+#include "block/blk.h"
+#include "block/driver.h"
+#include "block/overlay.h"
+#include "block/qcow2/snapshot.h"
+#include "vmm/snapshot/snapshot.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <time.h>
+
+static int no_snapshot_job(struct vm *vm, struct error *err)
+{
+	return vm->snapshots && vm->snapshots->save
+		       ? err_set(err, -EBUSY, "a snapshot is being taken")
+		       : 0;
+}
+
+/* --- external snapshots ---------------------------------------------------------- */
+
+static int put_overlays(struct vm *vm, struct overlay_change *v, unsigned n, struct printer *p,
+			struct error *err)
+{
+	int ret = overlays_put(v, n, err);
+
+	for (unsigned i = 0; i < n; i++) {
+		if (v[i].text)
+			print_to(p, "%s\n", v[i].text);
+		overlay_change_fini(&v[i]);
+	}
+	/* The images that hold it are no longer on top. */
+	if (ret == 0 && vm->snapshots)
+		snapshots_forget_base(vm->snapshots);
+	return ret;
+}
+
+int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
+		       struct error *err)
+{
+	struct drive *d = vm_find_drive(vm, s->device);
+	struct overlay_change c = {.file = s->file, .format = s->format, .reuse = s->reuse};
+	int ret;
+
+	if (!d)
+		return err_set(err, -ENODEV, "Cannot find device='%s' nor node-name=''", s->device);
+	ret = no_snapshot_job(vm, err);
+	c.blk = d->blk;
+	return ret < 0 ? ret : put_overlays(vm, &c, 1, p, err);
+}
+
+/* "dir/disk.qcow2", "one": dir/disk-one.qcow2. */
+static char *name_with(const char *file, const char *suffix)
+{
+	const char *slash = strrchr(file, '/'), *base = slash ? slash + 1 : file;
+	const char *dot = strrchr(base, '.');
+	int bytes = dot && dot != base ? (int)(dot - file) : (int)strlen(file);
+
+	return xasprintf("%.*s-%s.qcow2", bytes, file, suffix);
+}
+
+int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p, struct error *err)
+{
+	struct overlay_change v[SET_MAX_DRIVES] = {0};
+	char *names[SET_MAX_DRIVES];
+	unsigned n = 0;
+	int ret = no_snapshot_job(vm, err);
+
+	if (ret == 0 && (!*suffix || strchr(suffix, '/')))
+		ret = err_set(err, -EINVAL, "'%s' cannot be part of a file's name", suffix);
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		if (ret < 0 || !blk_has_medium(d->blk) || blk_is_readonly(d->blk))
+			continue;
+		if (n == SET_MAX_DRIVES) {
+			ret = err_set(err, -E2BIG, "more than %u drives to take a snapshot of",
+				      SET_MAX_DRIVES);
+			break;
+		}
+		names[n] = name_with(blk_file(d->blk), suffix);
+		v[n] = (struct overlay_change){.blk = d->blk, .file = names[n]};
+		n++;
+	}
+	if (ret == 0)
+		ret = n ? put_overlays(vm, v, n, p, err)
+			: err_set(err, -ENOTSUP, "No block device can accept snapshots");
+	for (unsigned i = 0; i < n; i++)
+		free(names[i]);
+	return ret;
+}
+
+/* --- internal snapshots ------------------------------------------------------------ */
+
+struct internal {
+	const char *name, *id;
+	u64 vm_clock_ns;
+	struct error *err;
+};
+
+static int create_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct internal *c = arg;
+	struct image *img = blk_image(blk);
+	struct timespec now;
+	int ret;
+
+	if (!img)
+		return err_set(c->err, -ENOMEDIUM, "Device '%s' has no medium", blk_id(blk));
+	if (blk_is_readonly(blk))
+		return err_set(c->err, -EROFS, "Device '%s' is read only", blk_id(blk));
+	if (img->driver != &qcow2_driver)
+		return err_set(c->err, -ENOTSUP,
+			       "Block format '%s' used by device '%s' does not support internal "
+			       "snapshots",
+			       img->driver->name, blk_id(blk));
+	if (!*c->name)
+		return err_set(c->err, -EINVAL, "Name is empty");
+	if (qcow2_snapshot_find(img, c->name, FIND_NAME) >= 0)
+		return err_set(c->err, -EINVAL,
+			       "Snapshot with name '%s' already exists on device '%s'", c->name,
+			       blk_id(blk));
+	clock_gettime(CLOCK_REALTIME, &now);
+	ret = qcow2_snapshot_create(f, img,
+				    &(struct qcow2_new_snapshot){
+					    .name = c->name,
+					    .date_sec = (u32)now.tv_sec,
+					    .date_nsec = (u32)now.tv_nsec,
+					    .vm_clock_ns = c->vm_clock_ns,
+					    .icount = QCOW2_NO_ICOUNT,
+				    });
+	return ret < 0 ? err_set_errno(c->err, ret, "Failed to create snapshot '%s' on device '%s'",
+				       c->name, blk_id(blk))
+		       : 0;
+}
+
+static int find(struct image *img, const struct internal *c)
+{
+	const struct qcow2_snapshot *list;
+	u32 n = qcow2_snapshots(img, &list);
+
+	for (u32 i = 0; i < n; i++)
+		if (!strcmp(list[i].name, c->name) && (!c->id || !strcmp(list[i].id, c->id)))
+			return (int)i;
+	return -ENOENT;
+}
+
+static int delete_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct internal *c = arg;
+	struct image *img = blk_image(blk);
+	int at;
+
+	if (!img)
+		return err_set(c->err, -ENOMEDIUM, "Device '%s' has no medium", blk_id(blk));
+	if (img->driver != &qcow2_driver)
+		return err_set(c->err, -ENOTSUP,
+			       "Failed to get a snapshot list: Operation not supported");
+	at = find(img, c);
+	if (at < 0)
+		return err_set(c->err, at,
+			       "Snapshot with id '%s' and name '%s' does not exist on device '%s'",
+			       c->id ? c->id : "null", c->name, blk_id(blk));
+	return qcow2_snapshot_delete(f, img, (u32)at, c->err);
+}
+
+static int run_internal(struct vm *vm, const char *device, blk_fn *fn, struct internal *c,
+			struct error *err)
+{
+	struct drive *d = vm_find_drive(vm, device);
+	int ret;
+
+	if (!d)
+		return err_set(err, -ENODEV, "Cannot find device='%s' nor node-name='%s'", device,
+			       device);
+	ret = no_snapshot_job(vm, err);
+	c->err = err;
+	return ret < 0 ? ret : blk_run(d->blk, fn, c);
+}
+
+int vm_snapshot_blkdev_internal(struct vm *vm, const char *device, const char *name,
+				struct error *err)
+{
+	struct internal c = {.name = name, .vm_clock_ns = clock_now(vm->machine.clock)};
+
+	return run_internal(vm, device, create_fiber, &c, err);
+}
+
+int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const char *name,
+				       const char *id, struct error *err)
+{
+	struct internal c = {.name = name, .id = id};
+
+	return run_internal(vm, device, delete_fiber, &c, err);
+}
