@@ -220,6 +220,20 @@ DEVICES := \
 	devices/ide/bmdma.o \
 	devices/ide/ide_drive.o \
 	devices/ide/piix_ide.o \
+	devices/net/backends.o \
+	devices/net/checksum.o \
+	devices/net/e1000.o \
+	devices/net/e1000_phy.o \
+	devices/net/e1000_rx.o \
+	devices/net/e1000_tx.o \
+	devices/net/hub.o \
+	devices/net/net.o \
+	devices/net/nic.o \
+	devices/net/script.o \
+	devices/net/state.o \
+	devices/net/tap.o \
+	devices/net/user.o \
+	devices/net/user_config.o \
 	devices/pci.o \
 	devices/pci_bar.o \
 	devices/pci_bus.o \
@@ -240,6 +254,9 @@ DEVICES := \
 	devices/vga/vga_regs.o \
 	devices/vga/vga_text.o \
 	devices/virtio/blk.o \
+	devices/virtio/net.o \
+	devices/virtio/net_ctrl.o \
+	devices/virtio/net_io.o \
 	devices/virtio/pci.o \
 	devices/virtio/queue.o \
 	devices/virtio/regs.o
@@ -263,6 +280,7 @@ MONITOR := \
 	monitor/hmp.o \
 	monitor/memory.o \
 	monitor/monitor.o \
+	monitor/net.o \
 	monitor/readline.o \
 	monitor/sendkey.o \
 	monitor/snapshot.o
@@ -281,7 +299,9 @@ VMM := \
 	vmm/info_block.o \
 	vmm/info_cpu.o \
 	vmm/info_machine.o \
+	vmm/info_net.o \
 	vmm/machine.o \
+	vmm/nets.o \
 	vmm/option_char.o \
 	vmm/option_drive.o \
 	vmm/option_machine.o \
@@ -381,6 +401,7 @@ TEST_TOOLS := \
 
 LIBS_base    := -luring
 LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libnbd libzstd zlib)
+LIBS_devices := -lslirp
 LIBS_monitor := -lreadline
 
 # --- rules ------------------------------------------------------------------
@@ -412,7 +433,7 @@ endif
 
 $(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
-		$(LIBS_monitor) $(LIBS_block) $(LIBS_base)
+		$(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
 	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_block) $(LIBS_base)
 
@@ -452,7 +473,7 @@ tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS)
 $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
-		-lcmocka $(LIBS_monitor) $(LIBS_block) $(LIBS_base)
+		-lcmocka $(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 
 $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a

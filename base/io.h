@@ -47,6 +47,8 @@ void sys_close(int fd);
 s64 sys_pread(int fd, void *buf, size_t bytes, u64 offset);	   /* whole or to the end of file */
 s64 sys_pwrite(int fd, const void *buf, size_t bytes, u64 offset); /* whole */
 s64 sys_read(int fd, void *buf, size_t bytes);			   /* one call */
+s64 sys_readv(int fd, const struct iovec *iov, unsigned n);	   /* one call */
+s64 sys_writev(int fd, const struct iovec *iov, unsigned n);	   /* one call */
 s64 sys_write(int fd, const void *buf, size_t bytes);		   /* one call */
 int sys_write_all(int fd, const void *buf, size_t bytes);
 int sys_ioctl(int fd, unsigned long request, void *arg);

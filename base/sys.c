@@ -69,6 +69,16 @@ s64 sys_read(int fd, void *buf, size_t bytes)
 	return RETRIED(read(fd, buf, bytes));
 }
 
+s64 sys_readv(int fd, const struct iovec *iov, unsigned n)
+{
+	return RETRIED(readv(fd, iov, (int)n));
+}
+
+s64 sys_writev(int fd, const struct iovec *iov, unsigned n)
+{
+	return RETRIED(writev(fd, iov, (int)n));
+}
+
 s64 sys_write(int fd, const void *buf, size_t bytes)
 {
 	return RETRIED(write(fd, buf, bytes));

@@ -111,6 +111,7 @@ static const char *kind_text(enum prop_kind kind)
 		[PROP_KIND_DEVFN] = "SLOT or SLOT.FUNCTION",
 		[PROP_KIND_BLK] = "the id of a drive",
 		[PROP_KIND_CHARDEV] = "the id of a character device",
+		[PROP_KIND_NETDEV] = "the id of a netdev",
 		[PROP_KIND_PTR] = "something of the program's own",
 	};
 
@@ -141,7 +142,8 @@ static bool set_text(struct device *dev, const struct prop *p, const char *text)
 
 static bool is_object(enum prop_kind kind)
 {
-	return kind == PROP_KIND_BLK || kind == PROP_KIND_CHARDEV || kind == PROP_KIND_PTR;
+	return kind == PROP_KIND_BLK || kind == PROP_KIND_CHARDEV || kind == PROP_KIND_NETDEV ||
+	       kind == PROP_KIND_PTR;
 }
 
 static int set_value(struct device *dev, const struct prop_value *v, struct error *err)

@@ -26,12 +26,13 @@ enum prop_kind {
 	PROP_KIND_DEVFN, /* "SLOT" or "SLOT.FUNCTION" in hexadecimal, into a u32 */
 	PROP_KIND_BLK,
 	PROP_KIND_CHARDEV,
+	PROP_KIND_NETDEV,
 	PROP_KIND_PTR
 };
 
 /* A property: `-device name,prop=value`, or its default, in place before init.
  * `offset` is of a struct member of the kind's type (u32, u64, bool, char *, struct
- * blk *, struct chardev *, void *); strings are the device's own copies. */
+ * blk *, struct chardev *, struct net_end *, void *); strings are the device's own copies. */
 struct prop {
 	const char *name, *help;
 	enum prop_kind kind;

@@ -11,7 +11,13 @@
 
 #include <errno.h>
 
-#define ROM_MAX_BYTES (16 * MiB)
+#define ROM_MAX_BYTES	 (16 * MiB)
+#define ROM_HEADER_BYTES 0x1a
+#define ROM_SIGNATURE	 0xaa55
+#define ROM_SUM_AT	 6
+#define ROM_DATA_AT	 0x18
+#define ROM_DATA_BYTES	 24
+#define ROM_IDS_AT	 4
 
 const struct prop pci_common_props[] = {
 	PROP(struct pci_dev, prop_addr, "addr", PROP_KIND_DEVFN, "auto", "slot, or slot.function"),
@@ -78,6 +84,26 @@ static void fill_header(struct pci_dev *pd, const struct pci_ids *ids)
 	pci_set_writable(pd, PCI_INTERRUPT_LINE, 1, 0xff);
 }
 
+/* Section 6.3.1: an image starts with a signature, its data structure names the function
+ * that it is for.  One image serves cards that answer to several IDs, so it is made to
+ * name this one; the byte behind the entry point keeps the sum of the image zero. */
+static void name_rom(const struct pci_dev *pd, u8 *rom, u64 bytes)
+{
+	u32 at = bytes >= ROM_HEADER_BYTES ? load_le16(rom + ROM_DATA_AT) : 0;
+	u8 *ids = rom + at + ROM_IDS_AT;
+	u8 before = 0, after = 0;
+
+	if (!at || load_le16(rom) != ROM_SIGNATURE || at + ROM_DATA_BYTES > bytes ||
+	    memcmp(rom + at, "PCIR", 4))
+		return;
+	for (unsigned i = 0; i < 4; i++) {
+		before = (u8)(before + ids[i]);
+		ids[i] = pd->config[PCI_VENDOR + i];
+		after = (u8)(after + ids[i]);
+	}
+	rom[ROM_SUM_AT] = (u8)(rom[ROM_SUM_AT] + before - after);
+}
+
 static int add_rom(struct pci_dev *pd, struct error *err)
 {
 	struct mem_place place = {"rom", MEM_UNMAPPED, 0, MEM_ROM};
@@ -95,6 +121,7 @@ static int add_rom(struct pci_dev *pd, struct error *err)
 	ret = mem_add(pd->dev.machine->mem, &region, &place, err);
 	if (ret < 0)
 		return ret;
+	name_rom(pd, data, bytes);
 	memcpy(mem_region_host(region), data, bytes);
 	pci_add_bar(pd, PCI_ROM_BAR, PCI_BAR_ROM, place.bytes, NULL, region);
 	return 0;

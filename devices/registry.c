@@ -5,6 +5,7 @@
 #include "devices/fwcfg.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
+#include "devices/net/e1000.h"
 #include "devices/piix3.h"
 #include "devices/piix4pm.h"
 #include "devices/port92.h"
@@ -14,11 +15,13 @@
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/net.h"
 
 /* clang-format off */
 const struct device_class *const device_classes[] = {
 	&debug_exit_class,
 	&debugcon_class,
+	&e1000_class,
 	&fwcfg_class,
 	&i440fx_class,
 	&i8042_class,
@@ -33,6 +36,7 @@ const struct device_class *const device_classes[] = {
 	&serial_class,
 	&vga_class,
 	&virtio_blk_class,
+	&virtio_net_class,
 	NULL,
 };
 /* clang-format on */

@@ -1,6 +1,7 @@
 /* The table of commands: one row each, sorted by name.  Help, completion and
  * parsing all come from it. */
 #include "monitor/block_jobs.h"
+#include "monitor/net.h"
 
 #include <errno.h>
 
@@ -139,6 +140,7 @@ const struct cmd hmp_info_commands[] = {
 	{"kvm", "", "", "show KVM information", cmd_info_kvm, NULL},
 	{"mtree", "", "", "show memory tree", cmd_info_mtree, NULL},
 	{"name", "", "", "show the current VM name", cmd_info_name, NULL},
+	{"network", "", "", "show the network state", cmd_info_network, NULL},
 	{"pci", "", "", "show PCI info", cmd_info_pci, NULL},
 	{"qtree", "", "", "show device tree", cmd_info_qtree, NULL},
 	{"registers", "-a l?", "[-a|vcpu]",
@@ -150,6 +152,7 @@ const struct cmd hmp_info_commands[] = {
 	 cmd_info_snapshot_job, NULL},
 	{"snapshots", "", "", "show the currently saved VM snapshots", cmd_info_snapshots, NULL},
 	{"status", "", "", "show the current VM status (running|paused)", cmd_info_status, NULL},
+	{"usernet", "", "", "show user network stack connection states", cmd_info_usernet, NULL},
 	{"uuid", "", "", "show the current VM UUID", cmd_info_uuid, NULL},
 	{"version", "", "", "show the version of cowvm", cmd_info_version, NULL},
 	{0},
@@ -163,12 +166,20 @@ const struct cmd hmp_commands[] = {
 	 "print the guest physical address corresponding to a guest virtual address", cmd_gva2gpa,
 	 NULL},
 	{"help|?", "r?", "[cmd]", "show the help", cmd_help, NULL},
+	{"hostfwd_add", "s s?", "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+	 "redirect TCP or UDP connections from host to guest (requires -net user)", cmd_hostfwd_add,
+	 NULL},
+	{"hostfwd_remove", "s s?", "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+	 "remove host-to-guest TCP or UDP redirection", cmd_hostfwd_remove, NULL},
 	{"i", "/ l", "/fmt addr", "I/O port read", cmd_in, NULL},
 	{"info", "r?", "[subcommand]", "show various information about the system state", NULL,
 	 hmp_info_commands},
 	{"loadvm", "s", "tag", "restore a VM snapshot from its tag", cmd_loadvm, NULL},
 	{"memsave", "l l s", "addr size file", "save to disk virtual memory dump", cmd_memsave,
 	 NULL},
+	{"netdev_add", "s", "[user|tap|hubport],id=str[,prop=value][,...]",
+	 "add host network device", cmd_netdev_add, NULL},
+	{"netdev_del", "s", "id", "remove host network device", cmd_netdev_del, NULL},
 	{"nmi", "", "", "inject an NMI", cmd_nmi, NULL},
 	{"o", "/ l l", "/fmt addr value", "I/O port write", cmd_out, NULL},
 	{"pmemsave", "l l s", "addr size file", "save to disk physical memory dump", cmd_pmemsave,
@@ -183,6 +194,8 @@ const struct cmd hmp_commands[] = {
 	{"sendkey", "s l?", "keys [hold_ms]",
 	 "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", cmd_sendkey,
 	 NULL},
+	{"set_link", "s s", "name on|off", "change the link status of a network adapter",
+	 cmd_set_link, NULL},
 	{"snapshot_blkdev", "-n B F? s?", "[-n] device [new-image-file] [format]",
 	 "initiates a live snapshot\n\t\t\tof device. If a new image file is specified, the\n"
 	 "\t\t\tnew image file will become the new root image.\n"

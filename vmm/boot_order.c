@@ -25,7 +25,7 @@ static bool device_path(const struct device *dev, char *to, size_t room)
 {
 	const struct pci_dev *pd;
 	unsigned channel, unit;
-	const char *kind;
+	const char *kind, *phy;
 
 	if (ide_drive_place(dev, &channel, &unit)) {
 		pd = container_of(dev->parent, struct pci_dev, dev);
@@ -37,10 +37,12 @@ static bool device_path(const struct device *dev, char *to, size_t room)
 		return false;
 	pd = container_of(dev, const struct pci_dev, dev);
 	kind = pd->config[PCI_BASE_CLASS] == PCI_STORAGE ? "scsi" : "ethernet";
+	phy = *kind == 'e' ? "/ethernet-phy@0" : "";
 	if (pd->devfn & 7)
-		snprintf(to, room, "/pci@i0cf8/%s@%x,%x", kind, pd->devfn >> 3, pd->devfn & 7);
+		snprintf(to, room, "/pci@i0cf8/%s@%x,%x%s", kind, pd->devfn >> 3, pd->devfn & 7,
+			 phy);
 	else
-		snprintf(to, room, "/pci@i0cf8/%s@%x", kind, pd->devfn >> 3);
+		snprintf(to, room, "/pci@i0cf8/%s@%x%s", kind, pd->devfn >> 3, phy);
 	return true;
 }
 

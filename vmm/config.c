@@ -30,6 +30,7 @@ void config_init(struct config *c)
 	list_init(&c->serials);
 	list_init(&c->monitors);
 	list_init(&c->debugcons);
+	list_init(&c->nets);
 }
 
 static void free_strings(char **strings[], unsigned n)
@@ -81,6 +82,19 @@ static void free_devices(struct list *list)
 	}
 }
 
+static void free_nets(struct list *list)
+{
+	struct list *item;
+
+	while ((item = list_pop(list))) {
+		struct net_config *n = list_entry(item, struct net_config, link);
+
+		free(n->source);
+		opts_fini(&n->opts);
+		free(n);
+	}
+}
+
 static void free_chardevs(struct list *list)
 {
 	struct list *item;
@@ -99,6 +113,7 @@ void config_fini(struct config *c)
 
 	free_drives(&c->drives);
 	free_devices(&c->devices);
+	free_nets(&c->nets);
 	free_chardevs(&c->chardevs);
 	free_frontends(&c->serials);
 	free_frontends(&c->monitors);
@@ -224,6 +239,23 @@ static void default_cdrom(struct config *c)
 	name_drive(c, d);
 }
 
+static void add_default_net(struct config *c, const char *type)
+{
+	struct net_config *n = xnew(struct net_config);
+
+	n->source = xstrdup("default network");
+	n->use = NET_USE_NET;
+	opts_add(&n->opts, "type", type, false);
+	list_append(&c->nets, &n->link);
+}
+
+/* As the reference: a card, and a network behind it. */
+static void default_net(struct config *c)
+{
+	add_default_net(c, "nic");
+	add_default_net(c, "user");
+}
+
 static void default_frontend(struct list *to, const char *source, const char *spec)
 {
 	struct frontend_config *f = xnew(struct frontend_config);
@@ -302,6 +334,8 @@ int config_finish(struct config *c, struct error *err)
 		return ret;
 	if (!c->no_devices && !has_driver(c, "ide-cd"))
 		default_cdrom(c);
+	if (!c->no_devices && !c->no_default_net)
+		default_net(c);
 	default_chars(c);
 	return check_daemonize(c, err);
 }

@@ -40,6 +40,15 @@ struct device_config {
 	struct opts props; /* the rest */
 };
 
+/* -netdev, -nic, -net: what the option said, in the order of the command line. */
+enum net_use { NET_USE_NETDEV, NET_USE_NIC, NET_USE_NET };
+struct net_config {
+	struct list link;
+	char *source;
+	enum net_use use;
+	struct opts opts; /* "type" among them */
+};
+
 /* -chardev */
 struct chardev_config {
 	struct list link;
@@ -72,10 +81,11 @@ struct config {
 	char *bios, *kernel, *initrd, *append;
 	struct list firmware_dirs; /* of dir_config, -L, first wins */
 	/* devices */
-	struct list drives, devices, chardevs, serials, monitors, debugcons;
+	struct list drives, devices, chardevs, serials, monitors, debugcons, nets;
 	char *vga; /* "std", "none"; NULL: default */
 	bool nographic, no_devices;
-	bool no_graphics; /* machine property: firmware talks to the serial port */
+	bool no_default_net; /* somebody said something about networks */
+	bool no_graphics;    /* machine property: firmware talks to the serial port */
 	u32 escape_char;
 	/* time */
 	enum rtc_base rtc_base;

@@ -111,6 +111,15 @@ int vm_port_write(struct vm *vm, u16 port, unsigned size, u32 value, struct erro
 /* A register by name ("rip", "eax", ...) for expressions. */
 int vm_register(struct vm *vm, u32 cpu, const char *name, u64 *value);
 
+/* Networks.  Words of hostfwd_* are printed as the reference does. */
+void vm_info_network(struct vm *vm, struct printer *p);
+void vm_info_usernet(struct vm *vm, struct printer *p);
+int vm_set_link(struct vm *vm, const char *name, bool up, struct error *err);
+void vm_hostfwd_add(struct vm *vm, const char *netdev, const char *rule, struct printer *p);
+void vm_hostfwd_remove(struct vm *vm, const char *netdev, const char *rule, struct printer *p);
+int vm_netdev_add(struct vm *vm, const char *text, struct error *err);
+int vm_netdev_del(struct vm *vm, const char *id, struct error *err);
+
 /* Keyboard: set-1 make code with 0x80 for E0-prefixed keys as the reference's key
  * table; pressed or released. */
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err);

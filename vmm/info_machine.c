@@ -1,5 +1,6 @@
 /* `info pci`, `info qtree`, `info mtree`, `info irq`, `info chardev`. */
 #include "devices/device.h"
+#include "devices/net/net.h"
 #include "devices/pci.h"
 #include "vmm/vm.h"
 
@@ -118,6 +119,11 @@ static void print_prop(struct printer *p, struct device *dev, const struct prop 
 	}
 }
 
+static void print_netdev(struct printer *p, const struct net_end *end, int indent)
+{
+	print_to(p, "%*snetdev = \"%s\"\n", indent, "", end ? end->name : "");
+}
+
 static void print_objects(struct vm *vm, struct printer *p, struct device *dev, int indent)
 {
 	list_for_each (pos, &vm->drives) {
@@ -132,6 +138,8 @@ static void print_objects(struct vm *vm, struct printer *p, struct device *dev, 
 		if (prop->kind == PROP_KIND_CHARDEV && *(struct chardev *const *)at)
 			print_to(p, "%*s%s = \"%s\"\n", indent, "", prop->name,
 				 chardev_id(*(struct chardev *const *)at));
+		if (prop->kind == PROP_KIND_NETDEV)
+			print_netdev(p, *(struct net_end *const *)at, indent);
 	}
 }
 

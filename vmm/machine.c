@@ -100,7 +100,11 @@ static int build(struct vm *vm, struct error *err)
 	if (ret == 0)
 		ret = vm_open_streams(vm, err);
 	if (ret == 0)
+		ret = vm_open_netdevs(vm, err);
+	if (ret == 0)
 		ret = vm_add_board(vm, err);
+	if (ret == 0)
+		ret = vm_add_nics(vm, err);
 	if (ret == 0)
 		ret = vm_attach_drives(vm, err);
 	if (ret == 0)
@@ -109,6 +113,8 @@ static int build(struct vm *vm, struct error *err)
 		ret = add_cpus(vm, err);
 	if (ret == 0)
 		ret = vm_load_firmware(vm, err);
+	if (ret == 0)
+		vm_warn_of_nets(vm);
 	return ret;
 }
 
@@ -158,6 +164,7 @@ void vm_free(struct vm *vm)
 	vm_close_monitors(vm);
 	vm_free_snapshots(vm);
 	free_devices(vm);
+	vm_close_nets(vm);
 	vm_close_drives(vm);
 	vm_close_streams(vm);
 	vm_free_firmware(vm);

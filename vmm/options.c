@@ -92,12 +92,31 @@ const struct option options[] = {
 	PLAIN("vnc", "display", "accepted; the display is not drawn yet", option_vnc,
 	      GROUP_DISPLAY),
 
-	LIST("netdev", "type,id=str[,...]", "accepted; networking is not available yet",
+	LIST("netdev",
+	     "user,id=str[,ipv4=on|off][,net=addr[/mask]][,host=addr]\n"
+	     "         [,ipv6=on|off][,ipv6-net=addr[/int]][,ipv6-host=addr]\n"
+	     "         [,restrict=on|off][,hostname=host][,dhcpstart=addr]\n"
+	     "         [,dns=addr][,ipv6-dns=addr][,dnssearch=domain][,domainname=domain]\n"
+	     "         [,tftp=dir][,tftp-server-name=name][,bootfile=f][,hostfwd=rule]\n"
+	     "         [,guestfwd=rule]\n"
+	     "-netdev tap,id=str[,fd=h][,ifname=name][,script=file][,downscript=dfile]\n"
+	     "         [,sndbuf=nbytes][,vnet_hdr=on|off][,vhost=off]\n"
+	     "-netdev hubport,id=str,hubid=n[,netdev=nd]",
+	     "a network on the host's side that -device names by its id: one of the guest's\n"
+	     "own with DHCP, DNS and TFTP that leads to the host's connections, with rules\n"
+	     "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport for the other direction;\n"
+	     "a TAP interface, set up by 'script' (default=/etc/qemu-ifup, 'no' for none) and\n"
+	     "'downscript'; or a port of a hub",
 	     option_netdev, GROUP_NETWORK, "type", NULL),
-	LIST("nic", "none|type[,...]", "none, or accepted as -netdev", option_nic, GROUP_NETWORK,
-	     "type", NULL),
-	LIST("net", "none|nic|user|tap[,...]", "none, or accepted as -netdev", option_net,
-	     GROUP_NETWORK, "type", NULL),
+	LIST("nic", "none|user|tap[,option][,...][,mac=macaddr][,model=e1000|virtio]",
+	     "a network card connected to a network as of -netdev, or no card at all (the\n"
+	     "default is an e1000 card and a 'user' network)",
+	     option_nic, GROUP_NETWORK, "type", NULL),
+	LIST("net",
+	     "nic[,macaddr=mac][,model=e1000|virtio][,name=str][,addr=str]\n"
+	     "-net none|user|tap[,option][,...]",
+	     "a network card on hub 0, or a network as of -netdev on it ('model=?' for a list)",
+	     option_net, GROUP_NETWORK, "type", NULL),
 
 	LIST("chardev",
 	     "stdio|file|pty|null|socket,id=id[,path=path][,mux=on|off]\n"

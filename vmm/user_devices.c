@@ -1,6 +1,7 @@
 /* -device: from the text of its properties to a device on the machine. */
 #include "block/blk.h"
 #include "devices/device.h"
+#include "devices/net/net.h"
 #include "devices/pci.h"
 #include "vmm/vm.h"
 
@@ -60,6 +61,25 @@ static int find_chardev(struct vm *vm, const char *id, struct prop_value *v, str
 	return 0;
 }
 
+static int find_netdev(struct vm *vm, const struct device_class *cls, const char *id,
+		       struct prop_value *v, struct error *err)
+{
+	struct net_end *end = net_find(vm->machine.net, id);
+
+	if (!end || end->is_nic)
+		return err_set(err, -ENOENT, "Property '%s.netdev' can't find value '%s'",
+			       cls->name, id);
+	v->ptr = end; /* whether it is free is for the card to say */
+	return 0;
+}
+
+static bool is_nic(const struct device_class *cls)
+{
+	const struct prop *p = find_prop(cls, "netdev");
+
+	return p && p->kind == PROP_KIND_NETDEV;
+}
+
 static int convert(struct vm *vm, const struct device_class *cls, const struct opt *opt,
 		   struct prop_value *v, struct error *err)
 {
@@ -73,6 +93,8 @@ static int convert(struct vm *vm, const struct device_class *cls, const struct o
 		return find_blk(vm, opt->value, v, err);
 	if (p->kind == PROP_KIND_CHARDEV)
 		return find_chardev(vm, opt->value, v, err);
+	if (p->kind == PROP_KIND_NETDEV)
+		return find_netdev(vm, cls, opt->value, v, err);
 	return 0;
 }
 
@@ -97,7 +119,8 @@ static bool is_only_bus(const struct device_class *cls, const struct opt *opt)
 static int add_user_device(struct vm *vm, const struct device_config *c, struct error *err)
 {
 	const struct device_class *cls = device_class_find(c->driver);
-	AUTO_FREE struct prop_value *values = xnew_n(struct prop_value, c->props.n);
+	AUTO_FREE struct prop_value *values = xnew_n(struct prop_value, c->props.n + 1);
+	AUTO_FREE char *rom = NULL;
 	struct device_args args = {.id = c->id, .values = values};
 	struct device *dev;
 	int ret;
@@ -111,6 +134,10 @@ static int add_user_device(struct vm *vm, const struct device_config *c, struct 
 		if (ret < 0)
 			return ret;
 	}
+	if (is_nic(cls) && !opts_has(&c->props, "romfile"))
+		rom = vm_nic_rom(vm, cls->name);
+	if (rom)
+		values[args.n_values++] = (struct prop_value){.name = "romfile", .text = rom};
 	args.parent = parent_for(vm, cls);
 	ret = device_new(&dev, &vm->machine, cls, &args, err);
 	if (ret < 0)

@@ -116,6 +116,14 @@ int vm_stream_for(struct vm *vm, struct chardev **out, const char *id,
 int vm_add_serials(struct vm *vm, struct error *err);
 int vm_add_monitors(struct vm *vm, struct error *err);
 
+/* nets.c: backends and hubs; the cards of -nic and -net; what nobody is connected to. */
+int vm_open_netdevs(struct vm *vm, struct error *err);
+int vm_add_nics(struct vm *vm, struct error *err);
+void vm_close_nets(struct vm *vm);
+void vm_warn_of_nets(struct vm *vm);
+/* The boot ROM of a network card of this driver, to be freed; NULL: none. */
+char *vm_nic_rom(struct vm *vm, const char *driver);
+
 /* board.c: the devices of `pc` */
 int vm_add_board(struct vm *vm, struct error *err);
 

@@ -1,11 +1,12 @@
 /* The machine's state but for its memory; see vmstate.h.
  *
  * Order, of saving and of applying: the machine's clock, devices in order of
- * creation (they set their interrupt lines), interrupt controllers and timer,
+ * creation (they set their interrupt lines), networks, interrupt controllers and timer,
  * vCPUs with their local APICs. */
 #include "vmm/vmstate.h"
 
 #include "devices/device.h"
+#include "devices/net/net.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@ struct vmstate {
 	struct kvm_image *kvm;
 	u32 n_cpus, n_devices;
 	struct vcpu_image **cpus;
+	struct net_image *net;
 	void **devices; /* copies, in order of creation */
 };
 
@@ -40,6 +42,7 @@ int vmstate_save(struct vm *vm, struct state_buf *out, struct error *err)
 	state_save(out, "machine", board_table, &board);
 	list_for_each (pos, &m->devices)
 		device_save(list_entry(pos, struct device, link), out);
+	net_save(m->net, out);
 	ret = kvm_save(vm->kvm, out, err);
 	for (u32 i = 0; ret == 0 && i < vcpus_count(vm->vcpus); i++)
 		ret = vcpu_save(vcpus_get(vm->vcpus, i), out, err);
@@ -56,6 +59,7 @@ void vmstate_free(struct vmstate *state)
 		free(state->devices[i]);
 	for (u32 i = 0; i < state->n_cpus; i++)
 		free(state->cpus[i]);
+	net_image_free(state->net);
 	free(state->devices);
 	free(state->cpus);
 	free(state->kvm);
@@ -103,6 +107,8 @@ int vmstate_decode(struct vm *vm, struct state_buf *in, struct vmstate **out, st
 	if (ret == 0)
 		ret = decode_devices(vm, in, s, err);
 	if (ret == 0)
+		ret = net_load_image(vm->machine.net, in, &s->net, err);
+	if (ret == 0)
 		ret = kvm_load_image(in, &s->kvm, err);
 	if (ret == 0)
 		ret = decode_cpus(vm, in, s, err);
@@ -129,7 +135,9 @@ int vmstate_apply(struct vm *vm, struct vmstate *s, struct error *err)
 		device_load_apply(list_entry(pos, struct device, link), s->devices[i]);
 		s->devices[i++] = NULL; /* taken */
 	}
-	ret = kvm_load(vm->kvm, s->kvm, err);
+	ret = net_load(m->net, s->net, err);
+	if (ret == 0)
+		ret = kvm_load(vm->kvm, s->kvm, err);
 	for (i = 0; ret == 0 && i < s->n_cpus; i++)
 		ret = vcpu_load(vcpus_get(vm->vcpus, i), s->cpus[i], err);
 	return ret;
@@ -184,6 +192,17 @@ static void describe_devices(struct vm *vm, struct printer *p)
 	free(tree.text);
 }
 
+/* Those that have a state of their own. */
+static void describe_nets(struct vm *vm, struct printer *p)
+{
+	list_for_each (pos, net_ends(vm->machine.net)) {
+		const struct net_end *end = list_entry(pos, struct net_end, link);
+
+		if (end->ops->save)
+			print_to(p, "network %s: %s\n", end->name, end->ops->type);
+	}
+}
+
 char *vmstate_manifest(struct vm *vm)
 {
 	struct text_printer text;
@@ -191,6 +210,7 @@ char *vmstate_manifest(struct vm *vm)
 	text_printer_init(&text);
 	describe_board(vm, &text.printer);
 	describe_devices(vm, &text.printer);
+	describe_nets(vm, &text.printer);
 	return text.text;
 }
 

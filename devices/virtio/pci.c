@@ -290,6 +290,8 @@ void virtio_driver_reset(struct virtio_pci *vp)
 	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
 		virtq_reset(&vp->queues[i].vq);
 	virtio_take_isr(vp);
+	if (vp->ops->reset)
+		vp->ops->reset(vp);
 }
 
 /* --- life cycle ------------------------------------------------------------------ */
@@ -473,7 +475,6 @@ void virtio_pci_post_load(struct device *dev)
 	assert(!vp->started);
 	pci_dev_post_load(&vp->pd);
 	virtio_update_msix(vp);
-	vp->driver_features &= vp->host_features;
 	limit_vector(vp, &vp->config_vector);
 	for (unsigned i = 0; i < vp->n_queues; i++)
 		limit_vector(vp, &vp->queues[i].vq.vector);

@@ -41,6 +41,8 @@ struct virtio_ops {
 	void (*config_set)(struct virtio_pci *vp, u32 off, u8 value);
 	/* The enabled queues run from now on: serve them, beginning with a look at each. */
 	void (*start)(struct virtio_pci *vp);
+	/* The driver reset the device; queues are stopped.  May be NULL. */
+	void (*reset)(struct virtio_pci *vp);
 	/* Return when nothing is in flight, all is flushed and no queue is touched. */
 	void (*stop)(struct virtio_pci *vp);
 };

@@ -270,6 +270,13 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	return ret;
 }
 
+void virtq_unpop(struct virtq *q, unsigned n)
+{
+	assert(q->running && q->in_flight >= n);
+	q->last_avail = (u16)(q->last_avail - n);
+	q->in_flight -= n;
+}
+
 void virtq_refuse(struct virtq *q, const char *why)
 {
 	assert(q->running && q->in_flight);

@@ -70,6 +70,9 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c);
 /* True when virtq_pop would not return 0. */
 bool virtq_has_more(const struct virtq *q);
 
+/* Take back the latest n of those popped, none of which was pushed: they come again. */
+void virtq_unpop(struct virtq *q, unsigned n);
+
 /* The request just popped is not one at all: break the queue, and count it as given
  * back. */
 void virtq_refuse(struct virtq *q, const char *why);

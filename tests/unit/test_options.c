@@ -396,7 +396,31 @@ static void bad_streams_are_refused(void **state)
 	refuse("-daemonize -monitor stdio", "cannot use stdio with -daemonize");
 }
 
-static void networks_and_displays_are_checked_and_wait_for_their_day(void **state)
+static unsigned count_nets(const char *args)
+{
+	struct config c;
+	unsigned n = 0;
+
+	accept(&c, args);
+	list_for_each (pos, &c.nets)
+		n++;
+	config_fini(&c);
+	return n;
+}
+
+static void a_card_and_a_network_are_there_unless_somebody_speaks_of_networks(void **state)
+{
+	assert_int_equal(count_nets(""), 2);
+	assert_int_equal(count_nets("-device e1000"), 2);
+	assert_int_equal(count_nets("-nodefaults"), 0);
+	assert_int_equal(count_nets("-net none"), 0);
+	assert_int_equal(count_nets("-nic none"), 0);
+	assert_int_equal(count_nets("-netdev user,id=a"), 1);
+	assert_int_equal(count_nets("-nic user,model=virtio,hostfwd=tcp::1-:2"), 1);
+	assert_int_equal(count_nets("-net nic,model=virtio -net tap,ifname=t0,script=no"), 2);
+}
+
+static void networks_and_displays_are_checked(void **state)
 {
 	struct config c;
 
@@ -405,6 +429,14 @@ static void networks_and_displays_are_checked_and_wait_for_their_day(void **stat
 	config_fini(&c);
 	refuse("-net foo", "-net foo: Parameter 'type' does not accept value 'foo'");
 	refuse("-netdev user", "-netdev user: Parameter 'id' is missing");
+	refuse("-net user,foo=1", "-net user,foo=1: Invalid parameter 'foo'");
+	refuse("-net nic,macaddr=zz", "-net nic,macaddr=zz: invalid syntax for ethernet address");
+	refuse("-nic user,mac=1:2:3", "-nic user,mac=1:2:3: invalid syntax for ethernet address");
+	refuse("-nic foo", "-nic foo: Parameter 'type' does not accept value 'foo'");
+	refuse("-netdev user,id=a -netdev user,id=a",
+	       "-netdev user,id=a: Duplicate ID 'a' for netdev");
+	refuse("-net nic -net nic -net nic -net nic -net nic -net nic -net nic -net nic -net nic",
+	       "-net nic: too many NICs");
 	refuse("-display gtk", "-display gtk: display 'gtk' is not available, only none");
 	refuse("-display foo", "-display foo: Parameter 'type' does not accept value 'foo'");
 	refuse("-vga foo", "-vga foo: unknown vga type: foo");
@@ -606,7 +638,8 @@ int main(void)
 		cmocka_unit_test(nographic_puts_serial_and_monitor_on_the_terminal),
 		cmocka_unit_test(streams_are_kept_in_order),
 		cmocka_unit_test(bad_streams_are_refused),
-		cmocka_unit_test(networks_and_displays_are_checked_and_wait_for_their_day),
+		cmocka_unit_test(a_card_and_a_network_are_there_unless_somebody_speaks_of_networks),
+		cmocka_unit_test(networks_and_displays_are_checked),
 		cmocka_unit_test(time_base_is_understood),
 		cmocka_unit_test(actions_say_how_it_ends),
 		cmocka_unit_test(devices_keep_their_properties),

@@ -22,6 +22,7 @@ enum machine_request {
 };
 
 struct machine;
+struct net;
 struct machine_ops {
 	void (*request)(struct machine *m, enum machine_request what, int code);
 };
@@ -33,6 +34,7 @@ struct machine {
 	struct irq *irq;		/* [const] */
 	struct clock *clock;		/* [const] */
 	struct loop *loop;		/* [const] the main thread's; NULL in some tests */
+	struct net *net;		/* [const] networks; NULL in some tests */
 	struct list devices;		/* [control] struct device.link, in order of creation */
 	u32 cpus, max_cpus;		/* [const] */
 	u64 ram_below_4g, ram_above_4g; /* [const] bytes */
