@@ -46,6 +46,8 @@ BASE := \
 	base/fiber.o \
 	base/fiber_x86_64.o \
 	base/io.o \
+	base/io_cached.o \
+	base/io_pool.o \
 	base/io_threads.o \
 	base/io_uring.o \
 	base/log.o \

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "base/io.h"
 
+#include "base/io_cached.h"
 #include "base/loop_internal.h"
 
 #include <errno.h>
@@ -50,13 +51,21 @@ static void op_finish(struct io_op *op, s64 result)
 	op->finish(op);
 }
 
+static void op_start(struct io_op *op)
+{
+	if (op->cached)
+		io_cached_start(op);
+	else
+		op->loop->ops->io_start(op->loop, op);
+}
+
 void io_op_result(struct io_op *op, s64 result)
 {
 	bool transfer = op->kind == IO_READV || op->kind == IO_WRITEV;
 
 	if (result == -EINTR || result == -EAGAIN) {
 		op->retried |= result == -EAGAIN;
-		op->loop->ops->io_start(op->loop, op);
+		op_start(op);
 		return;
 	}
 	/* A direct read that stopped inside a sector met the end of the file, and
@@ -74,17 +83,17 @@ void io_op_result(struct io_op *op, s64 result)
 	else if (!result)
 		op_finish(op, -ENOSPC); /* a write that makes no progress */
 	else
-		op->loop->ops->io_start(op->loop, op);
+		op_start(op);
 }
 
-static void op_start(struct io_op *op)
+static void op_begin(struct io_op *op)
 {
 	bool transfer = op->kind == IO_READV || op->kind == IO_WRITEV;
 
 	if (transfer && !op->bytes)
 		op_finish(op, 0);
 	else
-		op->loop->ops->io_start(op->loop, op);
+		op_start(op);
 }
 
 static void op_set_transfer(struct io_op *op, enum io_kind kind, int fd, const struct iovec *iov,
@@ -110,7 +119,10 @@ static s64 op_run(struct fiber *f, struct io_op *op)
 	op->loop = fiber_loop(f);
 	op->owner = f;
 	op->finish = wake_owner;
-	op_start(op);
+	/* What is done on the spot suspends nobody: let others have their turn, too. */
+	if (op->cached && !op->loop->inline_left)
+		fiber_yield(f);
+	op_begin(op);
 	while (!op->finished)
 		fiber_suspend(f);
 	return op->result;
@@ -129,6 +141,24 @@ s64 io_writev(struct fiber *f, int fd, const struct iovec *iov, unsigned n, u64 
 	struct io_op op = {.offset = offset};
 
 	op_set_transfer(&op, IO_WRITEV, fd, iov, n);
+	return op_run(f, &op);
+}
+
+s64 io_cached_readv(struct fiber *f, struct io_cached *c, const struct iovec *iov, unsigned n,
+		    u64 offset)
+{
+	struct io_op op = {.offset = offset, .cached = c};
+
+	op_set_transfer(&op, IO_READV, c->fd, iov, n);
+	return op_run(f, &op);
+}
+
+s64 io_cached_writev(struct fiber *f, struct io_cached *c, const struct iovec *iov, unsigned n,
+		     u64 offset)
+{
+	struct io_op op = {.offset = offset, .cached = c};
+
+	op_set_transfer(&op, IO_WRITEV, c->fd, iov, n);
 	return op_run(f, &op);
 }
 
@@ -192,7 +222,7 @@ static void group_start(struct io_group *g, enum io_kind kind, int fd, const str
 		.loop = loop, .owner = g, .finish = group_op_finished, .offset = offset};
 	op_set_transfer(op, kind, fd, iov, n);
 	g->pending++;
-	op_start(op);
+	op_begin(op);
 }
 
 void io_group_readv(struct io_group *g, int fd, const struct iovec *iov, unsigned n, u64 offset)

@@ -1,7 +1,7 @@
 /* Loop backend without io_uring: ppoll for descriptors, and a pool of threads
- * that make the file calls.  Serves where the host forbids io_uring.
+ * that make the file calls (io_pool.c).  Serves where the host forbids io_uring.
  *
- * Thread: all but file_job_run is the loop's. */
+ * Thread: the loop's. */
 #define _GNU_SOURCE
 #include "base/loop_internal.h"
 
@@ -11,22 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FILE_THREADS   16
-#define FREE_JOBS_ROOM 64
-#define NOWAIT_BYTES   (64 * KiB) /* larger copies are worth a thread */
-
-struct file_job {
-	struct pool_job job;
-	struct loop_call back;
-	struct list free_link;
-	struct io_op *op;
-	s64 result;
-};
-
 struct threads {
-	struct pool *pool; /* made at first use */
-	struct list free_jobs;
-	unsigned n_free_jobs;
 	/* What ppoll looks at: entry 0 is the bell, the others are the watches.
 	 * Built again when `stale`; watches[i] is NULL once deleted. */
 	struct pollfd *fds;
@@ -34,82 +19,6 @@ struct threads {
 	unsigned n, room;
 	bool stale;
 };
-
-/* --- file operations ------------------------------------------------------- */
-
-static s64 file_call(struct io_op *op)
-{
-	s64 ret = -EINVAL;
-
-	switch (op->kind) {
-	case IO_READV: ret = preadv(op->fd, op->iov, (int)op->n, (off_t)op->offset); break;
-	case IO_WRITEV: ret = pwritev(op->fd, op->iov, (int)op->n, (off_t)op->offset); break;
-	case IO_DATASYNC: ret = fdatasync(op->fd); break;
-	case IO_FALLOCATE:
-		ret = fallocate(op->fd, op->mode, (off_t)op->offset, (off_t)op->bytes);
-		break;
-	}
-	return ret < 0 ? -errno : ret;
-}
-
-static void file_job_run(struct pool_job *job)
-{
-	struct file_job *j = container_of(job, struct file_job, job);
-
-	j->result = file_call(j->op);
-	loop_post(j->op->loop, &j->back);
-}
-
-static void file_job_back(struct loop_call *call)
-{
-	struct file_job *j = container_of(call, struct file_job, back);
-	struct threads *t = j->op->loop->backend;
-	struct io_op *op = j->op;
-	s64 result = j->result;
-
-	if (t->n_free_jobs < FREE_JOBS_ROOM) {
-		t->n_free_jobs++;
-		list_push(&t->free_jobs, &j->free_link);
-	} else {
-		free(j);
-	}
-	io_op_result(op, result);
-}
-
-static struct file_job *file_job_get(struct threads *t)
-{
-	struct list *item = list_pop(&t->free_jobs);
-
-	if (!item)
-		return xnew(struct file_job);
-	t->n_free_jobs--;
-	return list_entry(item, struct file_job, free_link);
-}
-
-static void threads_io_start(struct loop *loop, struct io_op *op)
-{
-	struct threads *t = loop->backend;
-	struct file_job *j;
-	s64 n;
-
-	/* What the page cache holds needs no thread. */
-	if (op->kind == IO_READV && !op->retried && op->bytes <= NOWAIT_BYTES) {
-		n = preadv2(op->fd, op->iov, (int)op->n, (off_t)op->offset, RWF_NOWAIT);
-		if (n > 0) {
-			io_op_result(op, n);
-			return;
-		}
-	}
-	if (!t->pool)
-		t->pool = pool_new("file", FILE_THREADS);
-	j = file_job_get(t);
-	j->job.run = file_job_run;
-	j->back.fn = file_job_back;
-	j->op = op;
-	list_init(&j->free_link);
-	if (pool_submit(t->pool, &j->job) < 0)
-		file_job_run(&j->job);
-}
 
 /* --- descriptors ----------------------------------------------------------- */
 
@@ -183,7 +92,6 @@ static int threads_open(struct loop *loop, struct error *err)
 {
 	struct threads *t = xnew(struct threads);
 
-	list_init(&t->free_jobs);
 	t->stale = true;
 	loop->backend = t;
 	return 0;
@@ -192,11 +100,7 @@ static int threads_open(struct loop *loop, struct error *err)
 static void threads_close(struct loop *loop)
 {
 	struct threads *t = loop->backend;
-	struct list *item;
 
-	pool_free(t->pool);
-	while ((item = list_pop(&t->free_jobs)))
-		free(list_entry(item, struct file_job, free_link));
 	free(t->fds);
 	free(t->watches);
 	free(t);
@@ -211,7 +115,7 @@ const struct loop_ops loop_threads_ops = {
 	.close = threads_close,
 	.attach = threads_attach,
 	.wait = threads_wait,
-	.io_start = threads_io_start,
+	.io_start = io_op_start_on_pool,
 	.watch_add = threads_stale,
 	.watch_set = threads_stale,
 	.watch_del = threads_watch_del,

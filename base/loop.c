@@ -17,6 +17,8 @@
 #include <strings.h>
 #include <sys/eventfd.h>
 
+#define INLINE_OPS 64 /* of one turn, before those who wait for something else go first */
+
 /* The loop's thread has been started and will attach: nobody else may touch it. */
 #define OWNER_STARTING UINT32_MAX
 
@@ -226,6 +228,7 @@ void loop_idle_del(struct loop_idle *idle)
 
 static void loop_work(struct loop *loop)
 {
+	loop->inline_left = INLINE_OPS;
 	loop_run_posted(loop);
 	fiber_sched_run(&loop->sched);
 	run_timers(loop);
@@ -396,6 +399,7 @@ void loop_free(struct loop *loop)
 	assert(!__atomic_load_n(&loop->posted, __ATOMIC_ACQUIRE));
 	fiber_sched_fini(&loop->sched);
 	pool_free(loop->pool);
+	pool_free(loop->file_pool);
 	loop->ops->close(loop);
 	while ((item = list_pop(&loop->free_ops)))
 		free(list_entry(item, struct io_op, link));

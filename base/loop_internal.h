@@ -12,10 +12,25 @@
 
 enum io_kind { IO_READV, IO_WRITEV, IO_DATASYNC, IO_FALLOCATE };
 
-/* One file operation.  The backend performs one system call's worth and hands
- * the result to io_op_result(), which restarts it or ends it with finish(). */
+/* Jobs for a few threads; each loop has up to two such pools, for pool_call and
+ * for file operations. */
+struct pool_job {
+	struct list link;
+	void (*run)(struct pool_job *job); /* on a pool thread */
+};
+struct pool;
+struct pool *pool_new(const char *name, unsigned max_threads);
+void pool_free(struct pool *pool); /* no job may be left */
+/* -EAGAIN when there is no thread and none can be started. */
+int pool_submit(struct pool *pool, struct pool_job *job);
+
+struct io_cached;
+
+/* One file operation.  Whoever performs it (the backend, or io_cached.c for files
+ * in the page cache) does one system call's worth and hands the result to
+ * io_op_result(), which restarts it or ends it with finish(). */
 struct io_op {
-	struct list link; /* the backend's, or the loop's free list */
+	struct list link; /* the backend's or the writer's queue, or the loop's free list */
 	enum io_kind kind;
 	int fd;
 	int mode;		 /* IO_FALLOCATE */
@@ -34,8 +49,24 @@ struct io_op {
 	void (*finish)(struct io_op *op);
 	void *owner; /* struct fiber or struct io_group */
 	bool finished;
+	struct io_cached *cached; /* NULL: the backend performs it */
+	struct pool_job job;	  /* where a thread performs it: that, ... */
+	struct loop_call back;	  /* ... and the way back */
+	s64 call_result;
 };
 void io_op_result(struct io_op *op, s64 result);
+
+/* --- io_pool.c: operations performed by threads --- */
+/* The system call, on this thread. */
+s64 io_op_call(const struct io_op *op);
+/* Have a thread call it; the result comes to io_op_result on the loop thread. */
+void io_op_start_on_pool(struct loop *loop, struct io_op *op);
+/* From a thread: its result. */
+void io_op_post(struct io_op *op, s64 result);
+struct pool *io_pool(struct loop *loop);
+
+/* --- io_cached.c --- */
+void io_cached_start(struct io_op *op);
 
 struct loop_ops {
 	int (*open)(struct loop *loop, struct error *err);
@@ -68,8 +99,6 @@ void fiber_sched_fini(struct fiber_sched *s);
 /* Run what is ready until nothing is, or for a bounded number of rounds. */
 void fiber_sched_run(struct fiber_sched *s);
 
-struct pool;
-
 struct loop {
 	char name[16];		    /* [const] */
 	enum loop_backend kind;	    /* [const] */
@@ -82,7 +111,9 @@ struct loop {
 	u32 n_timers, timers_room;
 	struct list free_ops; /* of io groups */
 	unsigned n_free_ops;
-	struct pool *pool; /* of pool_call, made at first use */
+	struct pool *pool;	/* of pool_call, made at first use */
+	struct pool *file_pool; /* of io_pool, the same */
+	u32 inline_left;	/* file operations that this turn may do on the spot */
 
 	struct loop_call *posted; /* [atomic] newest first; pushed by any thread */
 	u32 sleeping;		  /* [atomic] the loop may wait: a push must ring event_fd */
@@ -92,16 +123,5 @@ struct loop {
 	pthread_t thread;	  /* [const] of loop_start_thread */
 	bool has_thread;
 };
-
-/* A few threads that run jobs; each loop has up to two, for pool_call and, in
- * the thread backend, for file operations. */
-struct pool_job {
-	struct list link;
-	void (*run)(struct pool_job *job); /* on a pool thread */
-};
-struct pool *pool_new(const char *name, unsigned max_threads);
-void pool_free(struct pool *pool); /* no job may be left */
-/* -EAGAIN when there is no thread and none can be started. */
-int pool_submit(struct pool *pool, struct pool_job *job);
 
 #endif

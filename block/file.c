@@ -1,7 +1,8 @@
 /* A host file or block device as the lowest image; see file.h.
  *
  * Guest memory goes straight to the file; only what O_DIRECT refuses is bounced
- * (file_direct.c).  Locks are in file_lock.c.
+ * (file_direct.c).  Who does the transfers: with O_DIRECT the loop's backend, else
+ * io_cached.c, by the rule at its head.  Locks are in file_lock.c.
  * Thread: the loop's.  Opening and closing call the host synchronously. */
 #define _GNU_SOURCE
 #include "block/file.h"
@@ -33,7 +34,10 @@ static int file_read(struct fiber *f, struct image *img, u64 goff, const struct 
 
 	if (file->direct && !file_is_aligned(file, goff, iov, n))
 		return file_bounce_read(f, file, goff, iov, n);
-	got = io_readv(f, file->fd, iov, n, goff);
+	if (file->direct)
+		got = io_readv(f, file->fd, iov, n, goff);
+	else
+		got = io_cached_readv(f, &file->cached, iov, n, goff);
 	if (got < 0)
 		return (int)got;
 	if ((u64)got < bytes)
@@ -65,7 +69,7 @@ static int file_write(struct fiber *f, struct image *img, u64 goff, const struct
 	if (file->direct)
 		ret = write_direct(f, file, goff, iov, n);
 	else
-		ret = (int)MIN(io_writev(f, file->fd, iov, n, goff), 0);
+		ret = (int)MIN(io_cached_writev(f, &file->cached, iov, n, goff), 0);
 	file->writes_done++; /* a failed one may have written a part */
 	return ret;
 }
@@ -326,6 +330,7 @@ static int file_from_fd(struct fiber *f, struct image **out, int fd, const char 
 	img->grows = S_ISREG(st.st_mode);
 	file = host_file_of(img);
 	file->fd = fd;
+	io_cached_init(&file->cached, fd);
 	file->is_device = S_ISBLK(st.st_mode);
 	file->may_write = policy->writable;
 	file->no_lock = policy->no_lock;
@@ -434,6 +439,7 @@ static int file_close(struct fiber *f, struct image *img)
 	if (file->direct && img->writable && img->grows && sys_file_bytes(file->fd, &bytes) == 0 &&
 	    bytes > img->bytes)
 		ret = set_size(f, file, img->bytes);
+	io_cached_fini(&file->cached);
 	file_unlock(file->fd);
 	sys_close(file->fd);
 	return ret;

@@ -2,22 +2,24 @@
 #ifndef BLOCK_FILE_INTERNAL_H
 #define BLOCK_FILE_INTERNAL_H
 
+#include "base/io_cached.h"
 #include "block/file.h"
 
 struct host_file {
 	struct image img;
-	int fd;		   /* [const] */
-	bool is_device;	   /* [const] */
-	bool may_write;	   /* [loop] of the descriptor */
-	bool no_lock;	   /* [const] of the policy, as is the next */
-	bool share;	   /* [const] */
-	bool discard;	   /* [const] discard requests reach the host */
-	bool unsafe;	   /* [const] flush does nothing */
-	bool direct;	   /* [const] O_DIRECT: the two alignments below count */
-	u32 memory_align;  /* [const] of buffers */
-	u32 io_align;	   /* [const] of offsets and lengths */
-	bool cannot_zero;  /* [loop] the host refused */
-	bool cannot_punch; /* [loop] */
+	int fd;			 /* [const] */
+	struct io_cached cached; /* unless direct: what transfers go through */
+	bool is_device;		 /* [const] */
+	bool may_write;		 /* [loop] of the descriptor */
+	bool no_lock;		 /* [const] of the policy, as is the next */
+	bool share;		 /* [const] */
+	bool discard;		 /* [const] discard requests reach the host */
+	bool unsafe;		 /* [const] flush does nothing */
+	bool direct;		 /* [const] O_DIRECT: the two alignments below count */
+	u32 memory_align;	 /* [const] of buffers */
+	u32 io_align;		 /* [const] of offsets and lengths */
+	bool cannot_zero;	 /* [loop] the host refused */
+	bool cannot_punch;	 /* [loop] */
 	/* A flush must cover the writes completed before it was issued; one
 	 * fdatasync serves all flushes that it covers.  After one failed, the
 	 * kernel may have dropped the data: every later flush fails too. */

@@ -54,6 +54,8 @@ static int record_write(struct fiber *f, struct image *img, u64 goff, const stru
 	if (!event.data)
 		return -ENOMEM;
 	iov_copy_from(iov, n, 0, event.data, event.bytes);
+	/* A cache takes it at once, but a disk would not: others are issued meanwhile. */
+	fiber_yield(f);
 	ret = image_pwrite(f, img->below, goff, event.data, event.bytes);
 	if (ret == 0)
 		append(img, event);
