@@ -4,9 +4,10 @@
  * less than any way to have somebody else do it, and is done on the spot:
  *   - a read, if the cache has it (RWF_NOWAIT); else the backend reads it;
  *   - a write, unless writing has become slow (the host throttles those who dirty
- *     pages, or a journal is full): after one that took SLOW_NS or longer, all go to
- *     the writer for SLOW_FACTOR times as long, so the loop stands still for a small
- *     part of the time only.
+ *     pages, or a journal is full): after one that slept, SLOW_NS or longer, all go
+ *     to the writer for SLOW_FACTOR times as long, so the loop stands still for a
+ *     small part of the time only.  On a busy host, most that take long were not
+ *     asleep but had no processor: sleeps are counted once a long one was seen.
  * Larger ones are worth another core: reads go to threads, as many as come.  Writes
  * go to the file's writer, one thread that takes one after the other, because the
  * kernel lets only one at a time write to a file: more threads, or a ring's workers,
@@ -26,6 +27,7 @@
 #define INLINE_BYTES (64 * KiB)
 #define SLOW_NS	     (2 * NS_PER_MS)
 #define SLOW_FACTOR  8
+#define WATCHED	     1000      /* writes after a long one that are watched for sleeping */
 #define JOIN_IOVS    64	       /* of what the writer joins */
 #define JOIN_BYTES   (1 * MiB) /* others get their results when these are through */
 
@@ -155,16 +157,29 @@ static bool is_slow(struct io_cached *c, u64 now)
 	return c->slow_until_ns && now < c->slow_until_ns;
 }
 
+/* How slow it was is known by the first write that sleeps while it is watched. */
+static void judge_write(struct io_cached *c, u64 start, u64 took, bool slept)
+{
+	bool was_watched = c->watched;
+
+	c->watched -= was_watched;
+	if (took < SLOW_NS)
+		return;
+	if (slept)
+		c->slow_until_ns = start + (SLOW_FACTOR + 1) * took;
+	if (!was_watched)
+		c->watched = WATCHED;
+}
+
 static bool try_write(struct io_cached *c, struct io_op *op, s64 *result)
 {
-	u64 start = now_ns(), took;
+	u64 start = now_ns(), sleeps;
 
 	if (op->bytes > INLINE_BYTES || is_slow(c, start))
 		return false;
+	sleeps = c->watched ? thread_sleeps() : 0;
 	*result = io_op_call(op);
-	took = now_ns() - start;
-	if (took >= SLOW_NS)
-		c->slow_until_ns = start + (SLOW_FACTOR + 1) * took;
+	judge_write(c, start, now_ns() - start, c->watched && thread_sleeps() != sleeps);
 	return true;
 }
 

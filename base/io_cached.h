@@ -14,6 +14,7 @@ struct io_cached {
 	int fd;		   /* [const] lent */
 	bool cannot_peek;  /* [loop] the file system does not know RWF_NOWAIT */
 	u64 slow_until_ns; /* [loop] writes are left to the writer until then */
+	u32 watched;	   /* [loop] writes that are still to be watched for sleeping */
 	struct mutex lock;
 	struct list writes; /* [lock] struct io_op for the writer, oldest first */
 	bool writing;	    /* [lock] a thread sees to them */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -117,6 +118,13 @@ int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *ar
 	strncpy(cut, name, sizeof(cut) - 1);
 	pthread_setname_np(*out, cut);
 	return 0;
+}
+
+u64 thread_sleeps(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) ? 0 : (u64)usage.ru_nvcsw;
 }
 
 u64 now_ns(void)
