@@ -190,9 +190,10 @@ int bitmaps_begin(struct fiber *f, struct qcow2 *q)
 	set_busy(s, true);
 	if (!has_busy(s))
 		return 0;
-	q->writing = true; /* for marks that are written with a new directory */
+	/* Nobody may write yet: what is written now would not be followed. */
+	q->beginning = true;
 	ret = write_marks(f, q, false);
-	q->writing = false;
+	q->beginning = false;
 	if (ret == 0 && bitmaps_track(q, q->bitmap_set, q->img.bytes) < 0)
 		q->bitmap_set->lost = true;
 	if (ret < 0)

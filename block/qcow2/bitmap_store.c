@@ -358,7 +358,7 @@ static void mark_busy(struct bitmap_change *c, bool last)
 		struct bitmap *b = &c->set->v[i];
 
 		b->busy = (c->set->lost && b->busy) ||
-			  (!last && c->q->writing && b->flags & BITMAP_AUTO &&
+			  (!last && (c->q->writing || c->q->beginning) && b->flags & BITMAP_AUTO &&
 			   !(b->flags & BITMAP_IN_USE));
 	}
 }
@@ -420,7 +420,8 @@ int bitmap_change_end(struct fiber *f, struct bitmap_change *c, bool last, int r
 	if (ret == 0) {
 		adopt(f, c);
 		dirty_map_free(c->taken);
-		if (q->writing && !last && bitmaps_track(q, q->bitmap_set, q->img.bytes) < 0)
+		if ((q->writing || q->beginning) && !last &&
+		    bitmaps_track(q, q->bitmap_set, q->img.bytes) < 0)
 			q->bitmap_set->lost = true;
 	} else {
 		if (!switched)

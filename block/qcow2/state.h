@@ -56,6 +56,7 @@ struct qcow2 {
 	struct bitmap_set *bitmap_set; /* NULL: none */
 	struct dirty_map *tracking;    /* what was written, for bitmaps; NULL: nobody asks */
 	bool writing;		       /* autoclear bits are gone: anything may be written */
+	bool beginning;		       /* bitmaps are being marked, writers wait for it */
 	bool corrupt;		       /* seen in this session or set in the header */
 	bool closing;
 	struct qcow2_crypt crypt;

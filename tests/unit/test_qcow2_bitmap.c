@@ -7,6 +7,7 @@
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/dirty_map.h"
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/state.h"
 #include "tests/lib/cuts.h"
 #include "tests/lib/mem_image.h"
 
@@ -295,6 +296,57 @@ static void missing_memory_harms_nothing(void **state)
 	assert_int_equal(loop_run_fiber(*state, fail_memory, NULL), 0);
 }
 
+/* --- the first writes of a session ------------------------------------------------------- */
+
+#define RACERS 4
+
+struct race {
+	struct image *img;
+	u32 left, next;
+	struct fiber_queue done;
+};
+
+static u64 racer_place(u32 i)
+{
+	return i * 200 * KiB + 5 * 512;
+}
+
+static void racer(struct fiber *f, void *arg)
+{
+	struct race *race = arg;
+
+	write_at(f, race->img, racer_place(race->next++), 512);
+	race->left--;
+	fiber_queue_wake_all(&race->done);
+}
+
+static void race_at_the_start(struct fiber *f, void *arg)
+{
+	struct rig *r = rig_new(f, 4096, false);
+	struct race race = {.left = RACERS};
+
+	r->disk.seed = 12345;
+	race.img = open_rig(f, r, false, false);
+	fiber_queue_init(&race.done);
+	for (u32 i = 0; i < RACERS; i++)
+		assert_int_equal(fiber_spawn(fiber_loop(f), racer, &race), 0);
+	while (race.left)
+		fiber_queue_wait(f, &race.done);
+	for (u32 i = 0; i < RACERS; i++) {
+		u64 at = racer_place(i), n;
+
+		assert_true(dirty_map_next(to_qcow2(race.img)->tracking, &at, &n));
+		assert_int_equal(at, racer_place(i));
+	}
+	assert_int_equal(image_close(f, race.img), 0);
+	rig_free(r);
+}
+
+static void writes_that_come_together_first_are_all_followed(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, race_at_the_start, NULL), 0);
+}
+
 /* --- the map in memory ------------------------------------------------------------------ */
 
 static void map_finds_what_was_set(void **state)
@@ -333,7 +385,8 @@ static void map_finds_what_was_set(void **state)
 	X(a_power_cut_leaves_the_old_bitmaps_or_the_new_ones),                                     \
 		X(no_written_data_is_seen_without_the_mark_in_use),                                \
 		X(a_failing_request_is_reported_and_harms_nothing),                                \
-		X(missing_memory_harms_nothing), X(map_finds_what_was_set)
+		X(missing_memory_harms_nothing),                                                   \
+		X(writes_that_come_together_first_are_all_followed), X(map_finds_what_was_set)
 
 int main(void)
 {
