@@ -384,8 +384,11 @@ DEVICE_TESTS := \
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
 	empty \
+	luks \
 	replay \
-	snapshots
+	snapshots \
+	steps \
+	tool
 # What test programs share.
 TEST_LIB := \
 	tests/crash/record.o \
@@ -485,6 +488,16 @@ $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libb
 $(O)/tests/guest/forgetful: $(VMM_MAIN:%=$(O)/%)
 $(O)/tests/guest/forgetful: private LDFLAGS += -Wl,--wrap=mem_write \
 	-Wl,--wrap=mem_mark_dirty -Wl,--wrap=mem_mark_dirty_iov
+
+# The image tool in a test program, every host file that it opens in a test's hands.
+TOOL_TESTS := luks steps tool
+TOOL_TEST_OBJS := $(O)/tests/crash/cowimg_main.o $(O)/tests/crash/tool_rig.o \
+	$(filter-out %/main.o,$(OBJS_img))
+$(TOOL_TESTS:%=$(O)/tests/crash/%): $(TOOL_TEST_OBJS)
+$(TOOL_TESTS:%=$(O)/tests/crash/%): private LDFLAGS += -Wl,--wrap=file_open_path
+$(O)/tests/crash/cowimg_main.o: block/img/main.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -Dmain=cowimg_main $(CFLAGS) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
 
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide
