@@ -386,6 +386,7 @@ CRASH_TESTS := \
 	empty \
 	luks \
 	replay \
+	serve \
 	snapshots \
 	steps \
 	tool
@@ -490,7 +491,7 @@ $(O)/tests/guest/forgetful: private LDFLAGS += -Wl,--wrap=mem_write \
 	-Wl,--wrap=mem_mark_dirty -Wl,--wrap=mem_mark_dirty_iov
 
 # The image tool in a test program, every host file that it opens in a test's hands.
-TOOL_TESTS := luks steps tool
+TOOL_TESTS := luks serve steps tool
 TOOL_TEST_OBJS := $(O)/tests/crash/cowimg_main.o $(O)/tests/crash/tool_rig.o \
 	$(filter-out %/main.o,$(OBJS_img))
 $(TOOL_TESTS:%=$(O)/tests/crash/%): $(TOOL_TEST_OBJS)
