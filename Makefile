@@ -97,6 +97,7 @@ BLOCK := \
 	block/names.o \
 	block/overlay.o \
 	block/nbd/client.o \
+	block/nbd/lib.o \
 	block/nbd/options.o \
 	block/nbd/requests.o \
 	block/nbd/server.o \
@@ -406,7 +407,7 @@ TEST_TOOLS := \
 	image/blkio
 
 LIBS_base    := -luring
-LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libnbd libzstd zlib)
+LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libzstd zlib)
 LIBS_devices := -lslirp
 LIBS_monitor := -lreadline
 

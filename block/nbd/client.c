@@ -1,4 +1,4 @@
-/* Images that a server of the network block device protocol offers, over libnbd.
+/* Images that a server of the network block device protocol offers, over libnbd (lib.h).
  *
  * Names: nbd://host:port/export, nbd+tcp://..., nbd+unix:///export?socket=PATH,
  * nbd:host:port[:exportname=X], nbd:unix:PATH[:exportname=X]; options: host, port,
@@ -13,9 +13,9 @@
 #include "base/loop.h"
 #include "base/opts.h"
 #include "base/pool.h"
+#include "block/nbd/lib.h"
 
 #include <errno.h>
-#include <libnbd.h>
 #include <poll.h>
 #include <stdio.h>
 
@@ -23,9 +23,15 @@
 #define MOST_RANGE ((u64)1024 * MiB) /* of the others */
 #define EXTENTS	   512		     /* remembered of the last answer about holes */
 
+/* A connection, and the library that makes it. */
+struct link {
+	struct nbd_lib lib; /* [const] */
+	struct nbd_handle *h;
+};
+
 struct nbd {
 	struct image img;
-	struct nbd_handle *h;
+	struct link link;
 	u64 export_bytes;
 	u64 most_bytes;
 	struct loop_watch watch;
@@ -45,7 +51,7 @@ static struct nbd *nbd_of(struct image *img)
 
 /* Where to; strings are lent. */
 struct target {
-	struct nbd_handle *h;
+	struct link link;
 	const char *uri, *host, *port, *path, *export;
 	struct error *err;
 };
@@ -53,31 +59,33 @@ struct target {
 static int connect_call(void *arg)
 {
 	struct target *t = arg;
+	const char *text;
 	int ret;
 
-	if (nbd_add_meta_context(t->h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
-	    nbd_set_uri_allow_tls(t->h, LIBNBD_TLS_DISABLE) < 0 ||
-	    (t->export && nbd_set_export_name(t->h, t->export) < 0))
+	if (t->link.lib.add_meta_context(t->link.h, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0 ||
+	    t->link.lib.set_uri_allow_tls(t->link.h, LIBNBD_TLS_DISABLE) < 0 ||
+	    (t->export && t->link.lib.set_export_name(t->link.h, t->export) < 0))
 		ret = -1;
 	else if (t->uri)
-		ret = nbd_connect_uri(t->h, t->uri);
+		ret = t->link.lib.connect_uri(t->link.h, t->uri);
 	else if (t->path)
-		ret = nbd_connect_unix(t->h, t->path);
+		ret = t->link.lib.connect_unix(t->link.h, t->path);
 	else
-		ret = nbd_connect_tcp(t->h, t->host, t->port);
+		ret = t->link.lib.connect_tcp(t->link.h, t->host, t->port);
 	if (ret == 0)
 		return 0;
-	ret = nbd_get_errno() > 0 ? -nbd_get_errno() : -EIO;
-	return err_set(t->err, ret, "%s", nbd_get_error() ? nbd_get_error() : "cannot connect");
+	ret = t->link.lib.get_errno() > 0 ? -t->link.lib.get_errno() : -EIO;
+	text = t->link.lib.get_error();
+	return err_set(t->err, ret, "%s", text ? text : "cannot connect");
 }
 
 static int leave_call(void *arg)
 {
-	struct nbd_handle *h = arg;
+	struct link *l = arg;
 
-	if (nbd_aio_is_ready(h) > 0)
-		(void)nbd_shutdown(h, 0);
-	nbd_close(h);
+	if (l->lib.aio_is_ready(l->h) > 0)
+		(void)l->lib.shutdown(l->h, 0);
+	l->lib.close(l->h);
 	return 0;
 }
 
@@ -157,14 +165,14 @@ struct call {
 
 static void update_watch(struct nbd *nbd)
 {
-	unsigned direction = nbd_aio_get_direction(nbd->h);
+	unsigned direction = nbd->link.lib.aio_get_direction(nbd->link.h);
 	u32 events = 0;
 
 	if (direction & LIBNBD_AIO_DIRECTION_READ)
 		events |= POLLIN;
 	if (direction & LIBNBD_AIO_DIRECTION_WRITE)
 		events |= POLLOUT;
-	if (nbd_aio_is_dead(nbd->h) || nbd_aio_is_closed(nbd->h))
+	if (nbd->link.lib.aio_is_dead(nbd->link.h) || nbd->link.lib.aio_is_closed(nbd->link.h))
 		events = 0;
 	loop_watch_set(&nbd->watch, events);
 }
@@ -172,13 +180,13 @@ static void update_watch(struct nbd *nbd)
 static void socket_ready(struct loop_watch *watch, u32 revents)
 {
 	struct nbd *nbd = container_of(watch, struct nbd, watch);
-	unsigned direction = nbd_aio_get_direction(nbd->h);
+	unsigned direction = nbd->link.lib.aio_get_direction(nbd->link.h);
 
 	/* One at a time: a step may close the socket. */
 	if (revents & (POLLIN | POLLHUP | POLLERR) && direction & LIBNBD_AIO_DIRECTION_READ)
-		(void)nbd_aio_notify_read(nbd->h);
+		(void)nbd->link.lib.aio_notify_read(nbd->link.h);
 	else if (revents & (POLLOUT | POLLHUP | POLLERR) && direction & LIBNBD_AIO_DIRECTION_WRITE)
-		(void)nbd_aio_notify_write(nbd->h);
+		(void)nbd->link.lib.aio_notify_write(nbd->link.h);
 	update_watch(nbd);
 }
 
@@ -204,7 +212,7 @@ static void call_init(struct call *c, struct nbd *nbd)
 /* Wait for what was started; cookie < 0: it was not. */
 static int call_wait(struct fiber *f, struct call *c, s64 cookie)
 {
-	int error = nbd_get_errno();
+	int error = c->nbd->link.lib.get_errno();
 
 	update_watch(c->nbd);
 	if (cookie < 0)
@@ -219,7 +227,8 @@ static int read_part(struct fiber *f, struct nbd *nbd, u64 goff, void *buf, u64 
 	struct call c;
 
 	call_init(&c, nbd);
-	return call_wait(f, &c, nbd_aio_pread(nbd->h, buf, bytes, goff, ON_DONE(&c), 0));
+	return call_wait(f, &c,
+			 nbd->link.lib.aio_pread(nbd->link.h, buf, bytes, goff, ON_DONE(&c), 0));
 }
 
 static int write_part(struct fiber *f, struct nbd *nbd, u64 goff, void *buf, u64 bytes)
@@ -227,7 +236,8 @@ static int write_part(struct fiber *f, struct nbd *nbd, u64 goff, void *buf, u64
 	struct call c;
 
 	call_init(&c, nbd);
-	return call_wait(f, &c, nbd_aio_pwrite(nbd->h, buf, bytes, goff, ON_DONE(&c), 0));
+	return call_wait(f, &c,
+			 nbd->link.lib.aio_pwrite(nbd->link.h, buf, bytes, goff, ON_DONE(&c), 0));
 }
 
 typedef int part_fn(struct fiber *f, struct nbd *nbd, u64 goff, void *buf, u64 bytes);
@@ -310,7 +320,8 @@ static int nbd_zero_range(struct fiber *f, struct image *img, u64 goff, u64 byte
 
 		part = MIN(bytes, MOST_RANGE);
 		call_init(&c, nbd);
-		ret = call_wait(f, &c, nbd_aio_zero(nbd->h, part, goff, ON_DONE(&c), wire));
+		ret = call_wait(f, &c,
+				nbd->link.lib.aio_zero(nbd->link.h, part, goff, ON_DONE(&c), wire));
 	}
 	nbd->changes++;
 	nbd->map_n = 0;
@@ -331,7 +342,8 @@ static int nbd_discard(struct fiber *f, struct image *img, u64 goff, u64 bytes)
 
 		part = MIN(bytes, MOST_RANGE);
 		call_init(&c, nbd);
-		ret = call_wait(f, &c, nbd_aio_trim(nbd->h, part, goff, ON_DONE(&c), 0));
+		ret = call_wait(f, &c,
+				nbd->link.lib.aio_trim(nbd->link.h, part, goff, ON_DONE(&c), 0));
 	}
 	nbd->changes++;
 	nbd->map_n = 0;
@@ -346,7 +358,7 @@ static int nbd_flush_all(struct fiber *f, struct image *img)
 	if (!nbd->can_flush)
 		return 0;
 	call_init(&c, nbd);
-	return call_wait(f, &c, nbd_aio_flush(nbd->h, ON_DONE(&c), 0));
+	return call_wait(f, &c, nbd->link.lib.aio_flush(nbd->link.h, ON_DONE(&c), 0));
 }
 
 /* --- holes ------------------------------------------------------------------------- */
@@ -395,11 +407,11 @@ static int ask(struct fiber *f, struct nbd *nbd, u64 goff, u64 bytes, struct map
 	s->goff = goff;
 	s->changes = nbd->changes;
 	call_init(&c, nbd);
-	ret = call_wait(
-		f, &c,
-		nbd_aio_block_status(nbd->h, MIN(bytes, MOST_RANGE), goff,
-				     (nbd_extent_callback){.callback = take_status, .user_data = s},
-				     ON_DONE(&c), 0));
+	ret = call_wait(f, &c,
+			nbd->link.lib.aio_block_status(
+				nbd->link.h, MIN(bytes, MOST_RANGE), goff,
+				(nbd_extent_callback){.callback = take_status, .user_data = s},
+				ON_DONE(&c), 0));
 	if (ret < 0 || !answer_from(s->entries, s->n, goff, goff, out))
 		return 0; /* it may be data: as it was set before */
 	if (s->changes == nbd->changes) {
@@ -432,7 +444,7 @@ static int nbd_leave(struct fiber *f, struct image *img)
 	struct nbd *nbd = nbd_of(img);
 
 	loop_watch_del(&nbd->watch);
-	return pool_call(f, leave_call, nbd->h);
+	return pool_call(f, leave_call, &nbd->link);
 }
 
 static const struct image_driver nbd_driver = {
@@ -449,36 +461,37 @@ static const struct image_driver nbd_driver = {
 
 static void take_properties(struct nbd *nbd, const struct open_policy *policy, s64 bytes)
 {
-	s64 most = nbd_get_block_size(nbd->h, LIBNBD_SIZE_MAXIMUM);
+	s64 most = nbd->link.lib.get_block_size(nbd->link.h, LIBNBD_SIZE_MAXIMUM);
 
 	nbd->export_bytes = (u64)bytes;
 	nbd->img.bytes = align_up((u64)bytes, 512);
 	nbd->img.writable = policy->writable;
 	nbd->most_bytes = most >= 512 ? MIN((u64)most, MOST_BYTES) : MOST_BYTES;
 	nbd->discard = policy->discard;
-	nbd->can_map = nbd_can_meta_context(nbd->h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
-	nbd->can_zero = nbd_can_zero(nbd->h) > 0;
-	nbd->can_fast_zero = nbd_can_fast_zero(nbd->h) > 0;
-	nbd->can_trim = nbd_can_trim(nbd->h) > 0;
-	nbd->can_flush = nbd_can_flush(nbd->h) > 0;
+	nbd->can_map =
+		nbd->link.lib.can_meta_context(nbd->link.h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+	nbd->can_zero = nbd->link.lib.can_zero(nbd->link.h) > 0;
+	nbd->can_fast_zero = nbd->link.lib.can_fast_zero(nbd->link.h) > 0;
+	nbd->can_trim = nbd->link.lib.can_trim(nbd->link.h) > 0;
+	nbd->can_flush = nbd->link.lib.can_flush(nbd->link.h) > 0;
 }
 
-static int from_handle(struct fiber *f, struct image **out, struct nbd_handle *h, const char *name,
-		       const struct open_policy *policy, struct error *err)
+static int from_handle(struct fiber *f, struct image **out, const struct link *link,
+		       const char *name, const struct open_policy *policy, struct error *err)
 {
-	s64 bytes = nbd_get_size(h);
+	s64 bytes = link->lib.get_size(link->h);
 	struct nbd *nbd;
 	struct image *img;
 
 	if (bytes < 0 || bytes > INT64_MAX - 512)
 		return err_set(err, -EFBIG, "NBD export is too large");
-	if (policy->writable && nbd_is_read_only(h) != 0)
+	if (policy->writable && link->lib.is_read_only(link->h) != 0)
 		return err_set(err, -EACCES, "request for write access denied");
 	img = image_new(&nbd_driver, fiber_loop(f), name);
 	nbd = nbd_of(img);
-	nbd->h = h;
+	nbd->link = *link;
 	take_properties(nbd, policy, bytes);
-	loop_watch_add(fiber_loop(f), &nbd->watch, nbd_aio_get_fd(h), 0, socket_ready);
+	loop_watch_add(fiber_loop(f), &nbd->watch, link->lib.aio_get_fd(link->h), 0, socket_ready);
 	update_watch(nbd);
 	*out = img;
 	return 0;
@@ -503,15 +516,18 @@ static int nbd_open(struct fiber *f, struct image **out, const char *name,
 
 	if (ret < 0)
 		return ret;
+	ret = nbd_lib_load(&t.link.lib, err);
+	if (ret < 0)
+		return ret;
 	shown = show_name(name, &t);
-	t.h = nbd_create();
-	if (!t.h)
-		return err_set(err, -ENOMEM, "%s", nbd_get_error());
+	t.link.h = t.link.lib.create();
+	if (!t.link.h)
+		return err_set(err, -ENOMEM, "%s", t.link.lib.get_error());
 	ret = pool_call(f, connect_call, &t);
 	if (ret == 0)
-		ret = from_handle(f, out, t.h, shown, policy, err);
+		ret = from_handle(f, out, &t.link, shown, policy, err);
 	if (ret < 0)
-		(void)pool_call(f, leave_call, t.h);
+		(void)pool_call(f, leave_call, &t.link);
 	return ret;
 }
 
