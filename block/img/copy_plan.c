@@ -11,6 +11,7 @@
 
 #include <errno.h>
 
+#define PLAIN_CHUNK (512 * KiB)
 #define ZERO_STRIDE (1 * GiB) /* zeros that have to be written, between two looks around */
 
 struct copy_layer {
@@ -241,10 +242,12 @@ static int plan_data(struct fiber *f, struct copy *c, struct copy_chunk *ck, u64
 	return ret;
 }
 
-/* A chunk of a rate limited copy is what goes in an eighth of a second. */
+/* What is copied by several hands stays in the processors' caches on its way; what is
+ * compressed or left to the kernel gains by size.  A chunk of a rate limited copy is
+ * what goes in an eighth of a second. */
 static u64 chunk_limit(const struct copy *c)
 {
-	u64 bytes = COPY_CHUNK;
+	u64 bytes = c->compress || c->offload ? COPY_CHUNK : MAX(c->granule, PLAIN_CHUNK);
 
 	while (c->rate && bytes > MAX(c->granule, 64 * KiB) && bytes > c->rate / 8)
 		bytes /= 2;
