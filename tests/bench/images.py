@@ -1,12 +1,14 @@
 #!/usr/bin/python3
-"""The image tool against the reference's: tests/bench/images.py [-n PAIRS] [-s MIB]
-[-d DIRECTORY] [ROW...], or `make bench`.
+"""The image tool against the reference's: tests/bench/images.py [-q] [-n PAIRS] [-s MIB]
+[-d DIRECTORY] [ROW...], or `make bench`.  -q: one pair of small images, about a minute.
 
 Every row is one command line, run by both programs on the same files, one after the
 other, whoever was second before being first now.  A row's line: medians of ours and of
 the reference in ms (smallest in brackets), ratio of the medians of wall time, of
-processor time (user and system) and of the space that the result takes, and the goal for
-the first.  Where wall time is the disk's, processor time tells.  ROW is a part of a name.
+processor time (user and system), of the space that the result takes and of the most
+memory used (no less than this program's own, 18 MiB), that in MiB of ours, and the goal
+for the first.  Where wall time is the disk's, or others use the machine, processor time
+tells.  ROW is a part of a name.
 
 Another measurement is one more line in ROWS.  Images are made on the spot, when a row
 asks for them: a file system with this machine's files (--size MiB), the same as qcow2
@@ -135,6 +137,12 @@ class Files:
             self.write_clusters(layer, random.Random(n).sample(range(self.mib * 16), each))
             below = layer
 
+    def make_empty_qcow2(self, path):
+        run(REFERENCE, "create", "-q", "-f", "qcow2", path, "%dM" % self.mib)
+
+    def make_huge_qcow2(self, path):
+        run(REFERENCE, "create", "-q", "-f", "qcow2", path, "64T")
+
     def make_other_qcow2(self, path):
         """The same guest data from elsewhere, what rebase compares with."""
         run(REFERENCE, "convert", "-W", "-f", "qcow2", "-O", "qcow2", "-o", "cluster_size=32k",
@@ -153,10 +161,16 @@ def convert(name, to, *how):
     return lambda f: ["convert", *how, "-f", kind, "-O", to, f[name], f.out()]
 
 
-def scattered(name, depth=1, count=20000):
+def scattered(name, depth=1, count=20000, cache="writeback"):
     """Reads of 4 KiB that come everywhere in turn."""
-    return lambda f: ["bench", "-f", "qcow2", "-t", "writeback", "-c", count, "-s", 4096, "-S",
+    return lambda f: ["bench", "-f", "qcow2", "-t", cache, "-c", count, "-s", 4096, "-S",
                       4096 * 7919, "-d", depth, f[name]]
+
+
+def writes(name, depth, step, cache="unsafe"):
+    """Writes of 4 KiB to a copy; unsafe: how fast the disk syncs is not the question."""
+    return lambda f: ["bench", "-w", "-f", "qcow2", "-t", cache, "-c", f.mib * 16, "-s", 4096,
+                      "-S", step, "-d", depth, f.fresh(name)]
 
 
 def changing(name, *command):
@@ -204,11 +218,25 @@ ROWS = [
     ("read chain 8", scattered("chain-8"), "<= 0.75"),
     ("read chain 64", scattered("chain-64"), "<= 0.75"),
     ("convert chain 64", convert("chain-64", "raw"), "<= 0.5"),
+    ("read depth 32", scattered("fs.qcow2", 32), "<= 0.75"),
+    ("direct read depth 1", scattered("fs.qcow2", 1, 2000, "none"), "<= 0.75"),
+    ("direct read depth 32", scattered("fs.qcow2", 32, 20000, "none"), "<= 0.75"),
+    ("write in place depth 1", writes("fs.qcow2", 1, 4096 * 7919), "<= 0.75"),
+    ("write in place depth 32", writes("fs.qcow2", 32, 4096 * 7919), "<= 0.75"),
+    ("allocate depth 1", writes("empty.qcow2", 1, CLUSTER), "<= 0.1"),
+    ("allocate depth 32", writes("empty.qcow2", 32, CLUSTER), "<= 0.1"),
+    ("allocate and sync", writes("empty.qcow2", 32, CLUSTER, "writeback"), "<= 0.1"),
+    ("write over chain 64", writes("chain-64", 32, 4096 * 7919), "<= 0.75"),
+    ("create 64T", lambda f: ["create", "-q", "-f", "qcow2", f.out(), "64T"], "<= 0.5"),
+    ("check 64T", lambda f: ["check", "-q", f["huge.qcow2"]], "<= 0.5"),
+    ("map 64T", lambda f: ["map", "--output=json", f["huge.qcow2"]], "<= 0.5"),
+    ("resize 64T", lambda f: ["resize", "-q", "-f", "qcow2",
+                                f.fresh("huge.qcow2"), "+1T"], "<= 0.5"),
 ]
 
 
 def once(program, command, files):
-    """Wall ms, processor ms and KiB of the result of one run."""
+    """Wall ms, processor ms, KiB of the result and KiB of memory of one run."""
     out = files.out()
     if os.path.exists(out):
         os.unlink(out)
@@ -221,7 +249,7 @@ def once(program, command, files):
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0, "%s: status %d" % (" ".join(argv), child.returncode)
     size = os.stat(out).st_blocks / 2 if os.path.exists(out) else 0
-    return wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, size
+    return wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, size, usage.ru_maxrss
 
 
 def ratio(ours, theirs):
@@ -237,24 +265,27 @@ def measure(row, files, pairs):
             runs[program].append(once(program, command, files))
     ours, theirs = ([statistics.median(v) for v in zip(*runs[p])] for p in (OURS, REFERENCE))
     best = [min(v[0] for v in runs[p]) for p in (OURS, REFERENCE)]
-    print("%-26s %8.0f [%6.0f] %8.0f [%6.0f] %s %s %s   goal %s" % (
-        name, ours[0], best[0], theirs[0], best[1], *map(ratio, ours, theirs), goal), flush=True)
+    print("%-26s %8.0f [%6.0f] %8.0f [%6.0f] %s %s %s %s %5.0f   goal %s" % (
+        name, ours[0], best[0], theirs[0], best[1], *map(ratio, ours, theirs), ours[3] / 1024,
+        goal), flush=True)
 
 
 def bench(work, names=(), pairs=3, mib=1024):
     """Measure the rows that have one of these in their names, or all."""
     files = Files(work, mib)
     rows = [r for r in ROWS if not names or any(n in r[0] for n in names)]
-    print("%-26s %17s %17s %6s %6s %6s   load %.1f, %d MiB" % (
-        "image figure, ms", "ours", "reference", "wall", "cpu", "size", os.getloadavg()[0], mib))
+    print("%-26s %17s %17s %6s %6s %6s %6s %5s   load %.1f, %d MiB" % (
+        "image figure, ms", "ours", "reference", "wall", "cpu", "size", "memory", "MiB",
+        os.getloadavg()[0], mib))
     for row in rows:
         measure(row, files, pairs)
 
 
 def main():
     parser = argparse.ArgumentParser(description="measures; see the head of this file")
-    parser.add_argument("-n", type=int, default=3, help="pairs of runs for each row")
-    parser.add_argument("-s", "--size", type=int, default=1024, help="MiB of the file system")
+    parser.add_argument("-q", "--quick", action="store_true", help="-n 1 -s 64")
+    parser.add_argument("-n", type=int, help="pairs of runs for each row (3)")
+    parser.add_argument("-s", "--size", type=int, help="MiB of the file system (1024)")
     parser.add_argument("-d", "--directory", help="where images are made")
     parser.add_argument("-l", "--list", action="store_true", help="the rows")
     parser.add_argument("rows", nargs="*")
@@ -263,7 +294,8 @@ def main():
         print("\n".join(r[0] for r in ROWS))
         return
     with tempfile.TemporaryDirectory(prefix="cowimg-bench.", dir=args.directory) as work:
-        bench(work, args.rows, args.n, args.size)
+        bench(work, args.rows, args.n or (1 if args.quick else 3),
+              args.size or (64 if args.quick else 1024))
 
 
 if __name__ == "__main__":

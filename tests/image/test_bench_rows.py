@@ -19,7 +19,8 @@ def bench(*args):
 
 # Some of each kind: files made for it, a result, a copy that is changed, a chain.
 @pytest.mark.parametrize("row", ["convert raw to qcow2", "from luks", "commit", "snapshot -a",
-                                 "map fragmented", "convert chain 64"])
+                                 "map fragmented", "convert chain 64", "allocate depth 32",
+                                 "resize 64T"])
 def test_row_measures_both_programs(row, tmp_path):
     out = bench("-n", "1", "-s", "8", "-d", tmp_path, row)
     lines = [line for line in out.splitlines() if line.startswith(row)]
