@@ -1,9 +1,12 @@
 /* Metadata writes that go out together; see batch.h. */
 #include "block/qcow2/batch.h"
 
+#include "base/io.h"
 #include "block/group.h"
 
 #include <errno.h>
+
+#define HOST_BLOCK 4096u
 
 static int make_room(struct batch *b)
 {
@@ -54,8 +57,46 @@ int batch_add_table(struct batch *b, struct qcow2 *q, struct table_cache *c, str
 	memcpy(p->data, t->data + lo, hi - lo);
 	p->table = t;
 	p->lo = lo;
+	p->blank = t->blank;
+	t->blank = false; /* if this fails, a part of it may be there */
 	cache_commit_begin(c, t, committing);
 	return 0;
+}
+
+static void write_part(struct fiber *f, struct image_group *group, struct qcow2 *q,
+		       const struct piece *p, u32 from, u32 to)
+{
+	struct iovec iov = {p->data + from, to - from};
+	struct image_transfer t = {
+		.fn = image_write,
+		.img = q->img.below,
+		.offset = p->hoff + from,
+		.iov = &iov,
+		.n = 1,
+		.bytes = iov.iov_len,
+	};
+
+	if (from < to)
+		image_group_add(f, group, &t);
+}
+
+/* What is not zeros, and the last granule, so that the file reaches as far as the
+ * table: a large table of a small disk takes a block of the host, not a cluster. */
+static void write_blank(struct fiber *f, struct image_group *group, struct qcow2 *q,
+			const struct piece *p)
+{
+	u32 step = MAX(q->granule, HOST_BLOCK), start = 0;
+
+	for (u32 at = 0; at < p->bytes; at += step) {
+		u32 end = MIN(at + step, p->bytes);
+		struct iovec iov = {p->data + at, end - at};
+
+		if (end == p->bytes || !iov_is_zero(&iov, 1))
+			continue;
+		write_part(f, group, q, p, start, at);
+		start = end;
+	}
+	write_part(f, group, q, p, start, p->bytes);
 }
 
 int batch_write(struct fiber *f, struct qcow2 *q, const struct batch *b)
@@ -65,17 +106,12 @@ int batch_write(struct fiber *f, struct qcow2 *q, const struct batch *b)
 
 	image_group_init(&group);
 	for (size_t i = 0; i < b->n; i++) {
-		struct iovec iov = {b->pieces[i].data, b->pieces[i].bytes};
-		struct image_transfer t = {
-			.fn = image_write,
-			.img = q->img.below,
-			.offset = b->pieces[i].hoff,
-			.iov = &iov,
-			.n = 1,
-			.bytes = iov.iov_len,
-		};
+		const struct piece *p = &b->pieces[i];
 
-		image_group_add(f, &group, &t);
+		if (p->blank)
+			write_blank(f, &group, q, p);
+		else
+			write_part(f, &group, q, p, 0, p->bytes);
 	}
 	ret = image_group_wait(f, &group);
 	q->written += b->n;

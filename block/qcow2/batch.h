@@ -9,6 +9,7 @@ struct piece {
 	u64 hoff;
 	u32 bytes;
 	u32 lo;		     /* place in what it is a copy of */
+	bool blank;	     /* the file has zeros there */
 	struct table *table; /* NULL: L1 or refcount table */
 	u8 *data;
 };

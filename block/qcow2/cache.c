@@ -114,13 +114,14 @@ int cache_load(struct fiber *f, struct table_cache *c, struct image *file, u32 i
 	return ret;
 }
 
-int cache_add_fresh(struct table_cache *c, u32 index, u64 hoff, struct table **out)
+int cache_add_fresh(struct table_cache *c, u32 index, u64 hoff, bool blank, struct table **out)
 {
 	int ret = table_new(c, index, hoff, out);
 
 	if (ret < 0)
 		return ret;
 	(*out)->fresh = true;
+	(*out)->blank = blank;
 	cache_mark_dirty(c, *out, 0, c->table_bytes);
 	return 0;
 }

@@ -19,6 +19,7 @@ struct table {
 	u32 dirty_lo, dirty_hi; /* bytes that differ from the file; equal: none */
 	u8 entry_shift;		/* L2: log2 of the bytes of an entry */
 	bool fresh;		/* nothing on disk points at it yet */
+	bool blank;		/* its place in the file was never written: zeros */
 	bool loading;		/* being read: wait for cache->loaded */
 	bool committing;	/* a commit is writing a copy of it */
 	bool used;		/* since the eviction hand last passed */
@@ -54,8 +55,9 @@ static inline struct table *cache_peek(struct table_cache *c, u32 index)
 
 /* Bring in the table, which is not here, from hoff of `file`.  Suspends. */
 int cache_load(struct fiber *f, struct table_cache *c, struct image *file, u32 index, u64 hoff);
-/* A table of zeros that is not in the file yet: fresh, all dirty.  -ENOMEM. */
-int cache_add_fresh(struct table_cache *c, u32 index, u64 hoff, struct table **out);
+/* A table of zeros that is not in the file yet: fresh, all dirty.  blank: neither is
+ * anything else at its place.  -ENOMEM. */
+int cache_add_fresh(struct table_cache *c, u32 index, u64 hoff, bool blank, struct table **out);
 void cache_drop(struct table_cache *c, struct table *t); /* dirty or not, not committing */
 
 void cache_mark_dirty(struct table_cache *c, struct table *t, u32 lo, u32 hi);

@@ -65,9 +65,10 @@ bool l2_place_is_sound(const struct qcow2 *q, u64 hoff)
 	return is_aligned(hoff, q->cluster_bytes) && (kind == OVERLAP_L2 || kind == OVERLAP_NONE);
 }
 
-/* Put a table, new or a copy of `old`, at hoff.  -ENOMEM. */
-static int install(struct qcow2 *q, u32 l1_index, struct table *old, u64 hoff)
+/* Put a table, new or a copy of `old`, at its place.  -ENOMEM. */
+static int install(struct qcow2 *q, u32 l1_index, struct table *old, const struct alloc *a)
 {
+	u64 hoff = a->hoff;
 	struct table *t;
 	int ret = overlap_add(&q->metadata, hoff >> q->cluster_bits, OVERLAP_L2, NULL);
 
@@ -79,11 +80,12 @@ static int install(struct qcow2 *q, u32 l1_index, struct table *old, u64 hoff)
 
 		old->hoff = hoff;
 		old->fresh = true;
+		old->blank = a->zeroed;
 		cache_mark_dirty(&q->l2, old, 0, q->cluster_bytes);
 		overlap_remove(&q->metadata, old_hoff >> q->cluster_bits);
 		cluster_free(q, old_hoff, 1);
 	} else {
-		ret = cache_add_fresh(&q->l2, l1_index, hoff, &t);
+		ret = cache_add_fresh(&q->l2, l1_index, hoff, a->zeroed, &t);
 		if (ret < 0) {
 			overlap_remove(&q->metadata, hoff >> q->cluster_bits);
 			return ret;
@@ -143,7 +145,7 @@ int l2_get_writable(struct fiber *f, struct qcow2 *q, u32 l1_index, struct table
 			continue;
 		}
 		assert(!*out || !(*out)->committing); /* a shared table is never dirty */
-		ret = install(q, l1_index, *out, a.hoff);
+		ret = install(q, l1_index, *out, &a);
 		if (ret < 0) {
 			cluster_free(q, a.hoff, 1);
 			return ret;

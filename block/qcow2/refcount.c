@@ -145,7 +145,7 @@ int refblock_add(struct fiber *f, struct qcow2 *q, u32 b, u64 cluster, struct ta
 				     b, overlap_name(was));
 	if (ret < 0)
 		return ret;
-	ret = cache_add_fresh(&q->blocks, b, hoff, out);
+	ret = cache_add_fresh(&q->blocks, b, hoff, hoff >= q->fresh_hoff, out);
 	if (ret < 0) {
 		overlap_remove(&q->metadata, cluster);
 		return ret;
