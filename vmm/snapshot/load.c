@@ -28,7 +28,8 @@ struct load_job {
 	struct state_buf state;
 	u32 *crcs;
 	struct vmstate *decoded;
-	u64 *keep; /* bits of memory that is as in the snapshot; NULL: none */
+	u32 *working_set; /* units */
+	u64 *keep;	  /* bits of memory that is as in the snapshot; NULL: none */
 	struct ram_load *ram;
 	struct loop_call ended; /* posted when all memory is there */
 	bool end_posted;	/* [atomic] */
@@ -136,11 +137,14 @@ static int read_all(struct load_job *job, struct printer *p, struct error *err)
 	job->state.bytes = job->header.parts[SNAP_STATE].bytes;
 	job->state.data = try_alloc(job->state.bytes);
 	job->state.room = job->state.bytes;
-	if (!job->crcs || !job->state.data)
+	job->working_set = try_alloc(MAX(job->header.parts[SNAP_WORKING_SET].bytes, 1u));
+	if (!job->crcs || !job->state.data || !job->working_set)
 		return err_set_errno(err, -ENOMEM, "snapshot '%s'", job->entry.name);
 	ret = read_part(job, SNAP_CRCS, "table of checksums", job->crcs, err);
 	if (ret == 0)
 		ret = read_part(job, SNAP_STATE, "state of devices", job->state.data, err);
+	if (ret == 0)
+		ret = read_part(job, SNAP_WORKING_SET, "working set", job->working_set, err);
 	if (ret < 0)
 		return ret;
 	in = (struct state_buf){.data = job->state.data, .bytes = job->state.bytes};
@@ -187,14 +191,17 @@ static void on_ended(struct loop_call *call)
 
 static int load_memory(struct load_job *job, struct error *err)
 {
-	struct ram_load_options opt = {.map = &job->s->map,
-				       .source = source,
-				       .failed = failed,
-				       .done = memory_done,
-				       .arg = job,
-				       .crcs = job->crcs,
-				       .keep = job->keep,
-				       .live = true};
+	struct ram_load_options opt = {
+		.map = &job->s->map,
+		.source = source,
+		.failed = failed,
+		.done = memory_done,
+		.arg = job,
+		.crcs = job->crcs,
+		.keep = job->keep,
+		.first_units = job->working_set,
+		.n_first = (u32)(job->header.parts[SNAP_WORKING_SET].bytes / sizeof(u32)),
+		.live = true};
 	int ret = ram_load_start(&job->ram, &opt, err);
 
 	if (ret == -EPERM || ret == -ENOSYS || ret == -ENOENT || ret == -EINVAL) {
@@ -228,14 +235,25 @@ static int start_counting(struct load_job *job)
 
 /* --- loadvm ----------------------------------------------------------------------- */
 
+static void take_leave(struct load_job *job)
+{
+	struct snapshots *s = job->s;
+
+	if (ram_load_result(job->ram) < 0)
+		snapshots_forget_base(s); /* part of it is zeros */
+	free(s->asked);
+	s->asked = xnew_n(u32, RAM_WORKING_SET);
+	s->n_asked = ram_load_working_set(job->ram, s->asked, RAM_WORKING_SET);
+}
+
 void load_free(struct load_job *job)
 {
 	if (!job)
 		return;
 	if (job->s->load == job) /* on_ended has nothing to do any more */
 		job->s->load = NULL;
-	if (job->ram && ram_load_result(job->ram) < 0)
-		snapshots_forget_base(job->s); /* part of it is zeros */
+	if (job->ram)
+		take_leave(job);
 	ram_load_free(job->ram);
 	if (__atomic_load_n(&job->end_posted, __ATOMIC_ACQUIRE))
 		loop_run_posted(job->s->vm->loop);
@@ -247,6 +265,7 @@ void load_free(struct load_job *job)
 	snapshot_entry_fini(&job->entry);
 	free(job->manifest);
 	free(job->keep);
+	free(job->working_set);
 	free(job->crcs);
 	free(job);
 }

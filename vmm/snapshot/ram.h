@@ -15,6 +15,8 @@
 #define RAM_UNIT_BITS  SNAP_UNIT_BITS
 #define RAM_UNIT       SNAP_UNIT
 #define RAM_MAX_RANGES 16
+/* Units at most that are noted as needed first: 256 MiB. */
+#define RAM_WORKING_SET 4096
 
 struct ram_range {
 	struct mem_region *region;

@@ -44,6 +44,8 @@ struct ram_save {
 	u32 running;		      /* [lock] workers */
 	int result;		      /* [lock] the first error */
 	struct ram_progress progress; /* [lock] */
+	u32 first[RAM_WORKING_SET];   /* [lock] units of the first early writes */
+	u32 n_first;		      /* [lock] */
 	pthread_t threads[WORKERS];   /* [const] once started */
 	u32 n_threads;		      /* [control] */
 };
@@ -98,6 +100,8 @@ static bool claim_early(struct ram_save *s, u64 unit, u32 thread)
 {
 	lock_assert(&s->lock);
 	s->progress.faults++;
+	if (s->n_first < RAM_WORKING_SET)
+		s->first[s->n_first++] = (u32)unit;
 	if (s->early_n >= EARLY_COPIES && s->opt.may_wait(s->opt.arg, thread)) {
 		s->progress.waited++;
 		if (!ram_bit(s->urgent, unit)) {
@@ -402,4 +406,12 @@ void ram_save_progress(struct ram_save *s, struct ram_progress *out)
 {
 	LOCK_SCOPE(&s->lock);
 	*out = s->progress;
+}
+
+u32 ram_save_working_set(struct ram_save *s, u32 *units, u32 room)
+{
+	LOCK_SCOPE(&s->lock);
+	room = MIN(room, s->n_first);
+	memcpy(units, s->first, room * sizeof(u32));
+	return room;
 }

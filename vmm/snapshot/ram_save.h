@@ -7,7 +7,8 @@
  * disk.  Memory for copies of that kind is bounded; a vCPU that comes when it is used up
  * waits for its turn.  Other threads never wait for the disk: what the sink does may
  * need them.
- * Without userfaultfd the guest must stand still until ram_save_wait returns. */
+ * Without userfaultfd units that are written meanwhile are to be saved again, until a last
+ * time with the guest standing still. */
 #ifndef VMM_SNAPSHOT_RAM_SAVE_H
 #define VMM_SNAPSHOT_RAM_SAVE_H
 
@@ -51,5 +52,8 @@ struct ram_progress {
 	u64 faults, waited; /* writes that came early; of those, had to wait */
 };
 void ram_save_progress(struct ram_save *s, struct ram_progress *out); /* [any thread] */
+/* Units in the order in which they were written after the moment, up to `room`: what the
+ * guest needs first when it goes on from there. */
+u32 ram_save_working_set(struct ram_save *s, u32 *units, u32 room);
 
 #endif

@@ -10,8 +10,10 @@
  * 5. CRCs, manifest, state and header go there; then the entries appear, the one with
  *    the VM state last.  An older set of this name goes away after that.
  * A crash before the last entry of 5 leaves leaked clusters, or entries that make
- * no complete set.  Without userfaultfd the guest, and the monitor, stand still
- * until 4 is done.
+ * no complete set.
+ * Without userfaultfd memory is saved first, with the guest running, and again what
+ * it wrote meanwhile, until little is left or that is of no use: then come 2 and 3, with
+ * the guest standing still until the rest is saved too.
  * Threads: control; ram_save's workers run the sink. */
 #include "vmm/snapshot/snapshot.h"
 
@@ -26,6 +28,9 @@
 #include <time.h>
 
 #define TICK_NS (200 * NS_PER_MS)
+/* Without userfaultfd: how much may be left for the moment, and how often to try. */
+#define LAST_UNITS (8 * MiB / RAM_UNIT)
+#define MAX_PASSES 12
 
 struct save_job {
 	struct snapshots *s;
@@ -37,7 +42,13 @@ struct save_job {
 	char *tag;
 	struct qcow2_new_snapshot entry;
 	u64 *bits; /* units to save */
+	u64 *pass; /* of those, in the pass that goes on before the moment; NULL: live */
+	u32 passes;
+	u64 pass_units;
+	bool moment_over;
 	u32 *crcs;
+	u32 *working_set; /* NULL: none */
+	u32 n_working_set;
 	struct state_buf state;
 	char *manifest;
 	struct ram_save *ram;
@@ -152,6 +163,8 @@ void save_free(struct save_job *job)
 	state_buf_fini(&job->state);
 	free(job->manifest);
 	free(job->bits);
+	free(job->pass);
+	free(job->working_set);
 	free(job->crcs);
 	free(job->tag);
 	free(job);
@@ -159,11 +172,13 @@ void save_free(struct save_job *job)
 
 static int write_parts(struct save_job *job, struct error *err)
 {
-	const u64 bytes[SNAP_PARTS] = {
-		[SNAP_MANIFEST] = strlen(job->manifest), [SNAP_STATE] = job->state.bytes};
+	const u64 bytes[SNAP_PARTS] = {[SNAP_MANIFEST] = strlen(job->manifest),
+				       [SNAP_STATE] = job->state.bytes,
+				       [SNAP_WORKING_SET] = job->n_working_set * sizeof(u32)};
 	const void *parts[SNAP_PARTS] = {[SNAP_CRCS] = job->crcs,
 					 [SNAP_MANIFEST] = job->manifest,
-					 [SNAP_STATE] = job->state.data};
+					 [SNAP_STATE] = job->state.data,
+					 [SNAP_WORKING_SET] = job->working_set};
 	struct snap_header h;
 	u8 page[SNAP_HEADER_BYTES];
 	int ret = 0;
@@ -213,18 +228,46 @@ static void set_base(struct save_job *job)
 					  .vm_clock_ns = job->entry.vm_clock_ns};
 }
 
-static int complete(struct save_job *job, struct error *err)
+/* What the guest needs first from there on: what it wrote first, and what it asked for
+ * when it last went on from a snapshot. */
+static void note_working_set(struct save_job *job)
 {
-	struct ram_progress p;
-	u32 count;
+	struct snapshots *s = job->s;
+	u32 n;
+
+	job->working_set = xnew_n(u32, RAM_WORKING_SET);
+	n = ram_save_working_set(job->ram, job->working_set, RAM_WORKING_SET);
+	for (u32 i = 0; i < s->n_asked && n < RAM_WORKING_SET; i++)
+		job->working_set[n++] = s->asked[i];
+	job->n_working_set = n;
+}
+
+static int wait_for_memory(struct save_job *job, struct error *err)
+{
 	int ret = ram_save_wait(job->ram);
 
 	if (ret == -ECANCELED)
 		return err_set(err, ret, "cancelled");
-	if (ret < 0)
-		return err_set_errno(err, ret, "cannot write guest memory");
+	return ret < 0 ? err_set_errno(err, ret, "cannot write guest memory") : 0;
+}
+
+static void count_memory(struct save_job *job)
+{
+	struct ram_progress p;
+
 	ram_save_progress(job->ram, &p);
-	job->s->ram_written = (p.units - p.zeros) * RAM_UNIT;
+	job->s->ram_written += (p.units - p.zeros) * RAM_UNIT;
+}
+
+static int complete(struct save_job *job, struct error *err)
+{
+	u32 count;
+	int ret = wait_for_memory(job, err);
+
+	if (ret < 0)
+		return ret;
+	count_memory(job);
+	note_working_set(job);
 	/* Nobody writes protected memory any more: no faults from here on. */
 	ram_save_free(job->ram);
 	job->ram = NULL;
@@ -259,19 +302,6 @@ static void job_ends(struct save_job *job, int ret, const struct error *err)
 	save_free(job);
 	if (w)
 		w->done(w, ret, err->text);
-}
-
-static void on_ended(struct loop_call *call)
-{
-	struct save_job *job = container_of(call, struct save_job, ended);
-	struct error err = {0};
-	int ret;
-
-	__atomic_store_n(&job->end_posted, false, __ATOMIC_RELAXED);
-	if (job->s->save != job) /* being freed */
-		return;
-	ret = complete(job, &err);
-	job_ends(job, ret, &err);
 }
 
 static void on_tick(struct loop_timer *timer)
@@ -316,31 +346,38 @@ static int copy_state(struct save_job *job, struct error *err)
 		return err_set_errno(err, ret, "cannot protect guest memory");
 	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++) {
 		job->bits[i] |= map->dirty[i];
+		if (job->pass) /* the rest has been saved */
+			job->pass[i] = map->dirty[i];
 		map->dirty[i] = 0;
 	}
 	return 0;
 }
 
-/* Writes to the disks wait from the moment on until their content is kept; the guest
- * goes on as soon as its state is copied, or, if not live, its memory. */
+/* Writes to the disks, also those of the VM state, wait from the moment on until their
+ * content is kept; the guest goes on as soon as its state is copied, or, if not live,
+ * the rest of its memory is saved. */
 static int take_moment(struct save_job *job, bool live, struct error *err)
 {
 	struct vm *vm = job->s->vm;
+	const char *keep = "keep its content";
 	u64 start = now_ns();
 	int ret;
 
 	vm_freeze(vm);
+	job->moment_over = true;
 	fill_entry(job);
 	ret = copy_state(job, err);
 	if (ret == 0)
 		ret = each_disk(job, begin_disk, "begin a snapshot", err);
-	if (ret == 0)
-		ret = ram_save_start(job->ram, job->bits, err);
 	if (ret == 0 && !live)
-		ret = ram_save_wait(job->ram);
+		ret = each_disk(job, keep_disk, keep, err);
+	if (ret == 0)
+		ret = ram_save_start(job->ram, live ? job->bits : job->pass, err);
+	if (ret == 0 && !live)
+		ret = wait_for_memory(job, err);
 	vm_thaw(vm);
 	job->s->pause_ns = now_ns() - start;
-	return ret == 0 ? each_disk(job, keep_disk, "keep its content", err) : ret;
+	return ret == 0 && live ? each_disk(job, keep_disk, keep, err) : ret;
 }
 
 /* --- the beginning ---------------------------------------------------------------- */
@@ -382,7 +419,7 @@ static int prepare_area(struct save_job *job, struct error *err)
 	return area_clear(&job->area, err);
 }
 
-static int new_ram_save(struct save_job *job, bool *live, struct error *err)
+static int new_ram_save(struct save_job *job, bool live, struct error *err)
 {
 	struct ram_save_options opt = {.map = &job->s->map,
 				       .sink = sink,
@@ -390,15 +427,91 @@ static int new_ram_save(struct save_job *job, bool *live, struct error *err)
 				       .done = memory_done,
 				       .arg = job,
 				       .crcs = job->crcs,
-				       .live = true};
-	int ret = ram_save_new(&job->ram, &opt, err);
+				       .live = live};
 
-	*live = true;
-	if (ret != -EPERM && ret != -ENOSYS && ret != -ENOENT && ret != -EINVAL)
-		return ret;
-	log_warn("savevm: %s: the guest stands still while its memory is saved", err->text);
-	*live = opt.live = false;
 	return ram_save_new(&job->ram, &opt, err);
+}
+
+/* --- without userfaultfd ------------------------------------------------------------ */
+
+static u64 count_bits(const struct ram_map *map, const u64 *bits)
+{
+	u64 n = 0;
+
+	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++)
+		n += (u64)__builtin_popcountll(bits[i]);
+	return n;
+}
+
+/* Save what is dirty, while the guest goes on. */
+static int start_pass(struct save_job *job, struct error *err)
+{
+	struct ram_map *map = &job->s->map;
+
+	job->passes++;
+	memcpy(job->pass, map->dirty, ram_bitmap_bytes(map));
+	memset(map->dirty, 0, ram_bitmap_bytes(map));
+	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++)
+		job->bits[i] |= job->pass[i];
+	job->pass_units = count_bits(map, job->pass);
+	return ram_save_start(job->ram, job->pass, err);
+}
+
+static int next_pass(struct save_job *job, struct error *err)
+{
+	struct ram_map *map = &job->s->map;
+	int ret = wait_for_memory(job, err);
+	u64 left;
+
+	if (ret < 0)
+		return ret;
+	count_memory(job);
+	ram_save_free(job->ram);
+	job->ram = NULL;
+	ret = new_ram_save(job, false, err);
+	if (ret < 0)
+		return ret;
+	ret = ram_collect(map, map->dirty);
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot log writes to guest memory");
+	left = count_bits(map, map->dirty);
+	/* A pass that leaves nearly as much as it saved will never be the last. */
+	if (left > LAST_UNITS && left < job->pass_units - job->pass_units / 8 &&
+	    job->passes < MAX_PASSES)
+		return start_pass(job, err);
+	return take_moment(job, false, err);
+}
+
+static int begin_passes(struct save_job *job, struct error *err)
+{
+	int ret;
+
+	log_info("savevm: %s: the guest will stand still for the end of saving its memory",
+		 err->text);
+	job->pass = try_alloc(ram_bitmap_bytes(&job->s->map));
+	if (!job->pass)
+		return err_set(err, -ENOMEM, "no memory for a snapshot");
+	ret = new_ram_save(job, false, err);
+	return ret < 0 ? ret : start_pass(job, err);
+}
+
+static void on_ended(struct loop_call *call)
+{
+	struct save_job *job = container_of(call, struct save_job, ended);
+	struct error err = {0};
+	int ret;
+
+	__atomic_store_n(&job->end_posted, false, __ATOMIC_RELAXED);
+	if (job->s->save != job) /* being freed */
+		return;
+	if (job->moment_over) {
+		ret = complete(job, &err);
+		job_ends(job, ret, &err);
+		return;
+	}
+	ret = next_pass(job, &err);
+	if (ret < 0)
+		job_ends(job, ret, &err);
 }
 
 static int begin(struct save_job *job, struct error *err)
@@ -423,14 +536,17 @@ static int begin(struct save_job *job, struct error *err)
 		ret = ram_collect(map, map->dirty);
 	if (ret < 0)
 		return err_set_errno(err, ret, "cannot log writes to guest memory");
-	ret = new_ram_save(job, &s->live, err);
+	ret = new_ram_save(job, true, err);
+	s->live = ret == 0;
+	if (ret == -EPERM || ret == -ENOSYS || ret == -ENOENT || ret == -EINVAL)
+		return begin_passes(job, err);
 	if (ret < 0)
 		return ret;
 	memcpy(job->bits, map->dirty, ram_bitmap_bytes(map));
 	memset(map->dirty, 0, ram_bitmap_bytes(map));
 	ret = ram_save_protect(job->ram, job->bits);
 	return ret < 0 ? err_set_errno(err, ret, "cannot protect guest memory")
-		       : take_moment(job, s->live, err);
+		       : take_moment(job, true, err);
 }
 
 static char *made_up_tag(void)
@@ -462,6 +578,7 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 	job->tag = opt->tag ? xstrdup(opt->tag) : made_up_tag();
 	job->ended.fn = on_ended;
 	job->begun_ns = now_ns();
+	s->ram_written = 0;
 	loop_timer_init(vm->loop, &job->tick, on_tick);
 	s->save = job;
 	ret = begin(job, err);
@@ -504,7 +621,7 @@ void vm_info_snapshot_job(struct vm *vm, struct printer *p)
 				 (unsigned long long)(s->pause_ns / 1000),
 				 (unsigned long long)(s->total_ns / NS_PER_MS),
 				 (unsigned long long)s->ram_written,
-				 s->live ? "live" : "stopped: no userfaultfd");
+				 s->live ? "live" : "in passes: no userfaultfd");
 		return;
 	}
 	ram_save_progress(s->save->ram, &r);

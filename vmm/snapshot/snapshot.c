@@ -33,6 +33,7 @@ void vm_free_snapshots(struct vm *vm)
 	save_free(s->save);
 	load_free(s->load);
 	snapshot_entry_fini(&s->base);
+	free(s->asked);
 	ram_map_fini(&s->map);
 	free(s);
 	vm->snapshots = NULL;

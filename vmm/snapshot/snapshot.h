@@ -26,6 +26,8 @@ struct snapshots {
 	/* What map.dirty counts from: memory outside of it is as in this one's; name
 	 * NULL: nothing is. */
 	struct qcow2_snapshot base;
+	/* Units that the guest asked for first when it went on from the last one loaded. */
+	u32 *asked, n_asked;
 	/* Of the last one that was taken. */
 	u64 pause_ns, total_ns, ram_written;
 	bool live;
