@@ -26,6 +26,7 @@ struct rig {
 	struct mutex lock;
 	u32 batches, fail_at;
 	u32 delay_us;
+	struct ram_save *until_fault; /* the sink waits until this one has had a fault */
 	bool may_wait;
 	u32 done; /* [atomic] */
 	/* the guest */
@@ -36,6 +37,16 @@ struct rig {
 	u64 writes;  /* [atomic] */
 };
 
+static void wait_for_fault(struct ram_save *s)
+{
+	struct ram_progress p = {0};
+
+	for (u32 i = 0; i < 100000 && !p.faults; i++) {
+		usleep(100);
+		ram_save_progress(s, &p);
+	}
+}
+
 static int sink(void *arg, const struct ram_batch *b)
 {
 	struct rig *r = arg;
@@ -43,6 +54,8 @@ static int sink(void *arg, const struct ram_batch *b)
 
 	if (r->delay_us)
 		usleep(r->delay_us);
+	if (r->until_fault)
+		wait_for_fault(r->until_fault);
 	LOCK_SCOPE(&r->lock);
 	if (++r->batches == r->fail_at)
 		return -ENOSPC;
@@ -250,6 +263,7 @@ static void save_live(struct rig *r, struct ram_progress *p)
 	assert_int_equal(ram_save_protect(s, r->all), 0);
 	note_moment(r);
 	writes = __atomic_load_n(&r->writes, __ATOMIC_SEQ_CST);
+	r->until_fault = r->delay_us ? s : NULL;
 	assert_int_equal(ram_save_start(s, r->all, &err), 0);
 	resume_guest(r);
 	assert_int_equal(ram_save_wait(s), 0);
