@@ -138,6 +138,18 @@ def test_words_of_the_reference(disk):
     check_image(disk)
 
 
+def test_drives_that_throw_their_writes_away_have_snapshots_while_they_live(disk):
+    before = disk.read_bytes()
+    with Vm("-hda", disk, *SECOND_PORT, "-snapshot") as vm:
+        saved = save(vm, "one")
+        count_to(vm, saved[1] + FAR)
+        assert vm.monitor("loadvm one") == ""
+        assert saved[0] <= number(vm) < saved[1] + FAR
+        check_guest(vm)
+        assert vm.quit() == 0
+    assert disk.read_bytes() == before
+
+
 def test_a_writable_raw_disk_is_refused(tmp_path):
     raw = guests.disk_with(tmp_path / "disk.raw", guests.keeps_count(tmp_path))
     with Vm("-drive", "file=%s,format=raw,if=virtio" % raw, *SECOND_PORT) as vm:

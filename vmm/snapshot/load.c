@@ -13,6 +13,8 @@
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "block/blk.h"
+#include "block/driver.h"
+#include "block/file.h"
 #include "vmm/vmstate.h"
 
 #include <errno.h>
@@ -107,10 +109,25 @@ static int compare(struct load_job *job, struct printer *p, struct error *err)
 		       job->entry.name);
 }
 
+/* The descriptor of the file that the drive's image lies in. */
+static int image_fd(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct image *img = blk_image(blk);
+
+	while (img->below)
+		img = img->below;
+	return img->driver == &file_driver ? file_fd(img) : -ENOTSUP;
+}
+
+/* By its descriptor: an overlay of -snapshot has no name, another one may have been
+ * taken by another file. */
 static int open_reader(struct load_job *job, struct error *err)
 {
+	int fd = blk_run(job->set.drives[0]->blk, image_fd, NULL);
+	AUTO_FREE char *file = fd < 0 ? xstrdup(blk_file(job->set.drives[0]->blk))
+				      : xasprintf("/proc/self/fd/%d", fd);
 	struct blk_options options = {.id = "loadvm",
-				      .file = blk_file(job->set.drives[0]->blk),
+				      .file = file,
 				      .format = "qcow2",
 				      .readonly = true,
 				      .vm_state_of = job->entry.id};
