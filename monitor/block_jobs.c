@@ -24,7 +24,7 @@ int cmd_snapshot_blkdev(struct cmd_ctx *ctx, const struct cmd_args *a, struct er
 
 int cmd_snapshot_blkdev_all(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
-	return vm_snapshot_blkdev_all(ctx->vm, a->text[0], ctx->out, err);
+	return vm_snapshot_blkdev_all(ctx->vm, a->text[0], false, ctx->out, err);
 }
 
 int cmd_snapshot_blkdev_internal(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)

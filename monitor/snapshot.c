@@ -58,6 +58,7 @@ int cmd_savevm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 		.tag = a->text[0],
 		.detach = a->flags & 1u << ('d' - 'a'),
 		.overlays = a->flags & 1u << ('x' - 'a'),
+		.out = ctx->out,
 	};
 	struct save *s;
 	int ret;

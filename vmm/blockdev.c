@@ -61,19 +61,25 @@ static char *name_with(const char *file, const char *suffix)
 	return xasprintf("%.*s-%s.qcow2", bytes, file, suffix);
 }
 
-int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p, struct error *err)
+static int has_snapshots(struct fiber *f, struct blk *blk, void *arg)
+{
+	return blk_image(blk)->driver == &qcow2_driver;
+}
+
+int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struct printer *p,
+			   struct error *err)
 {
 	struct overlay_change v[SET_MAX_DRIVES] = {0};
 	char *names[SET_MAX_DRIVES];
 	unsigned n = 0;
 	int ret = no_snapshot_job(vm, err);
 
-	if (ret == 0 && (!*suffix || strchr(suffix, '/')))
-		ret = err_set(err, -EINVAL, "'%s' cannot be part of a file's name", suffix);
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
 
 		if (ret < 0 || !blk_has_medium(d->blk) || blk_is_readonly(d->blk))
+			continue;
+		if (needed && blk_run(d->blk, has_snapshots, NULL))
 			continue;
 		if (n == SET_MAX_DRIVES) {
 			ret = err_set(err, -E2BIG, "more than %u drives to take a snapshot of",
@@ -84,9 +90,12 @@ int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p,
 		v[n] = (struct overlay_change){.blk = d->blk, .file = names[n]};
 		n++;
 	}
-	if (ret == 0)
-		ret = n ? put_overlays(vm, v, n, p, err)
-			: err_set(err, -ENOTSUP, "No block device can accept snapshots");
+	if (ret == 0 && n && (!*suffix || strchr(suffix, '/')))
+		ret = err_set(err, -EINVAL, "'%s' cannot be part of a file's name", suffix);
+	if (ret == 0 && n)
+		ret = put_overlays(vm, v, n, p, err);
+	else if (ret == 0 && !needed)
+		ret = err_set(err, -ENOTSUP, "No block device can accept snapshots");
 	for (unsigned i = 0; i < n; i++)
 		free(names[i]);
 	return ret;

@@ -58,6 +58,7 @@ struct vm_savevm {
 	const char *tag; /* NULL: made from the date */
 	bool detach;	 /* nobody waits for the end */
 	bool overlays;	 /* put qcow2 overlays over disks that have no snapshots */
+	struct printer *out;
 };
 int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, struct error *err);
 void vm_forget_waiter(struct vm *vm, struct vm_waiter *w);
@@ -76,9 +77,10 @@ struct vm_snapshot_blkdev {
 };
 int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
 		       struct error *err);
-/* All disks that can be written, at one moment; the files are called after the
- * images, with the suffix. */
-int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p, struct error *err);
+/* All disks that can be written, or (needed) those of them that have no snapshots of
+ * their own, at one moment; the files are called after the images, with the suffix. */
+int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struct printer *p,
+			   struct error *err);
 int vm_snapshot_blkdev_internal(struct vm *vm, const char *device, const char *name,
 				struct error *err);
 int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const char *name,

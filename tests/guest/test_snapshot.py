@@ -180,6 +180,31 @@ def test_the_next_snapshot_costs_what_changed(disk):
     assert ours.stdout == listed.stdout
 
 
+def test_a_raw_disk_is_taken_along_under_an_overlay(tmp_path):
+    raw = guests.disk_with(tmp_path / "disk.raw", guests.keeps_count(tmp_path))
+    drive = "file=%s,format=%s,if=virtio"
+    with Vm("-drive", drive % (raw, "raw"), *SECOND_PORT) as vm:
+        before = number(vm)
+        said = vm.monitor("savevm -x one")
+        assert said.startswith("Formatting '%s', fmt=qcow2 " % (tmp_path / "disk-one.qcow2"))
+        after = number(vm)
+        count_to(vm, after + FAR)
+        assert vm.monitor("savevm -x two") == ""        # there is one already
+        assert vm.monitor("loadvm one") == ""
+        assert before <= number(vm) < after + FAR
+        check_guest(vm)
+        assert vm.monitor("savevm -x three/four") == ""     # no file is made for it
+        assert vm.quit() == 0
+    check_image(tmp_path / "disk-one.qcow2")
+    content = raw.read_bytes()
+    with Vm("-drive", drive % (tmp_path / "disk-one.qcow2", "qcow2"), *SECOND_PORT, "-loadvm",
+            "two") as vm:
+        assert number(vm) >= after
+        check_guest(vm)
+        assert vm.quit() == 0
+    assert raw.read_bytes() == content
+
+
 def flip_in_vm_state(disk, what):
     """Turn one bit of the VM state: of its header, or of a unit of memory."""
     data = bytearray(disk.read_bytes())

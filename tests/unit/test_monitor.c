@@ -155,7 +155,8 @@ int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct
 	return 0;
 }
 
-int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, struct printer *p, struct error *err)
+int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struct printer *p,
+			   struct error *err)
 {
 	return 0;
 }

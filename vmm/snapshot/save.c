@@ -576,12 +576,15 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 	job = xnew(struct save_job);
 	job->s = s;
 	job->tag = opt->tag ? xstrdup(opt->tag) : made_up_tag();
+	if (opt->overlays)
+		ret = vm_snapshot_blkdev_all(vm, job->tag, true, opt->out, err);
 	job->ended.fn = on_ended;
 	job->begun_ns = now_ns();
 	s->ram_written = 0;
 	loop_timer_init(vm->loop, &job->tick, on_tick);
 	s->save = job;
-	ret = begin(job, err);
+	if (ret == 0)
+		ret = begin(job, err);
 	if (ret < 0) {
 		if (job->bits)
 			keep_dirty(job);
