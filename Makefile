@@ -391,6 +391,13 @@ CRASH_TESTS := \
 	snapshots \
 	steps \
 	tool
+# Coverage-guided fuzzing, with BUILD=fuzz: tests/fuzz/fuzz_NAME.c.
+FUZZ_TARGETS := \
+	header \
+	luks \
+	names \
+	tables \
+	vmstate
 # What test programs share.
 TEST_LIB := \
 	tests/crash/record.o \
@@ -427,6 +434,7 @@ LIBS := $(LIB_NAMES:%=$(O)/lib%.a)
 TEST_BINS := $(UNIT_TESTS:%=$(O)/tests/unit/%) $(DEVICE_TESTS:%=$(O)/tests/device/%)
 CRASH_BINS := $(CRASH_TESTS:%=$(O)/tests/crash/%)
 TOOL_BINS := $(TEST_TOOLS:%=$(O)/tests/%)
+FUZZ_BINS := $(FUZZ_TARGETS:%=$(O)/tests/fuzz/fuzz_%)
 
 PROGRAMS := $(if $(VMM_MAIN),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
 
@@ -519,6 +527,21 @@ check-crash: $(CRASH_BINS)
 check-kill: all
 	COWVM_KILL_ROUNDS=$(or $(ROUNDS),100) COWVM_KILL_SEED=$(or $(SEED),$(shell date +%s)) \
 		/usr/bin/python3 -m pytest -p no:cacheprovider -s tests/guest/test_kill.py
+
+# libFuzzer's targets: each for so many seconds, on its corpus and what it finds.
+.PHONY: fuzz fuzz-programs
+ifeq ($(BUILD),fuzz)
+fuzz-programs: $(FUZZ_BINS)
+$(FUZZ_BINS): %: %.o $(O)/tests/fuzz/rig.o $(O)/tests/lib/mem_image.o \
+		$(O)/vmm/snapshot/format.o $(O)/libblock.a $(O)/libbase.a
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_block) $(LIBS_base)
+.SECONDARY: $(FUZZ_BINS:%=%.o)
+else
+fuzz-programs:
+	+$(MAKE) --no-print-directory BUILD=fuzz fuzz-programs
+endif
+fuzz: fuzz-programs
+	tests/fuzz/guided --seconds $(or $(SECONDS),300) $(TARGETS)
 
 # Random operations by the reference and by us on copies of an image, for hours.
 .PHONY: fuzz-nightly

@@ -108,6 +108,13 @@ static size_t put_doubled(char *to, const char *value)
 	return n;
 }
 
+/* May the first item do without its name? */
+static bool can_imply(const struct opt *opt, const char *implied)
+{
+	return implied && !strcmp(opt->name, implied) && !opt->bare && *opt->value &&
+	       !strchr(opt->value, '=');
+}
+
 char *opts_text(const struct opts *o, const char *implied)
 {
 	size_t room = 1, n = 0;
@@ -119,7 +126,7 @@ char *opts_text(const struct opts *o, const char *implied)
 	for (unsigned i = 0; i < o->n; i++) {
 		if (i)
 			text[n++] = ',';
-		if (i || !implied || strcmp(o->v[i].name, implied))
+		if (i || !can_imply(&o->v[i], implied))
 			n += (size_t)sprintf(text + n, o->v[i].bare ? "%s" : "%s=", o->v[i].name);
 		if (!o->v[i].bare)
 			n += put_doubled(text + n, o->v[i].value);

@@ -25,14 +25,14 @@ static int judge(const struct qcow2 *q, struct error *err)
 		return err_set(err, -ENOTSUP, "compat=0.10 requires refcount_bits=16");
 	if (bits & INCOMPAT_DATA_FILE)
 		return err_set(err, -ENOTSUP, "Cannot downgrade an image with a data file");
-	if (bits & ~INCOMPAT_DIRTY)
-		return err_set(err, -ENOTSUP,
-			       "Cannot downgrade an image with incompatible features %#llx set",
-			       (unsigned long long)(bits & ~INCOMPAT_DIRTY));
 	for (u32 i = 0; i < q->snapshot_count; i++)
 		if (q->snapshots[i].vm_state_bytes || q->snapshots[i].disk_bytes != q->img.bytes)
 			return err_set(err, -ENOTSUP,
 				       "Internal snapshots prevent downgrade of image");
+	if (bits & ~INCOMPAT_DIRTY)
+		return err_set(err, -ENOTSUP,
+			       "Cannot downgrade an image with incompatible features %#llx set",
+			       (unsigned long long)(bits & ~INCOMPAT_DIRTY));
 	return 0;
 }
 

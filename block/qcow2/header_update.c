@@ -454,6 +454,8 @@ int qcow2_set_backing(struct fiber *f, struct image *img, const char *name, cons
 		.set_backing = true, .backing = no_name, .exts = &ext, .n = 1};
 	int ret;
 
+	if (no_name && q->data_raw) /* the data file alone is to show the disk */
+		return err_set(err, -EINVAL, "%s", strerror(EINVAL));
 	if (no_name && strlen(no_name) > QCOW2_MAX_BACKING_NAME)
 		return err_set(err, -EINVAL, "Backing file name too long");
 	if (ext.data && strlen(format) > 15)

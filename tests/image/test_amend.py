@@ -21,7 +21,7 @@ BAD = """
 -o encrypt.state=active i.q|-f nosuch -o help|--force -o refcount_bits=64 i.q|-o size=100 i.q
 -o backing_file=r.raw o.q|-o backing_file=r.raw,backing_fmt=raw o.q|-o backing_fmt=raw o.q
 -o compat=0.10 bits8.q|-o compat=0.10 snap.q|-o refcount_bits=1 shared.q
--o refcount_bits=2 shared.q|-o compat=v3 i.q
+-o refcount_bits=2 shared.q|-o compat=v3 i.q|-o compat=0.10 zsnap.q
 """.strip().replace("\n", "|").split("|")
 
 
@@ -36,6 +36,9 @@ def make_images(folder):
     create("snap.q", "-o", "size=4M")
     qemu_img("snapshot", "-c", "s", "snap.q", cwd=folder)
     qemu_img("resize", "snap.q", "8M", cwd=folder)
+    create("zsnap.q", "-o", "size=4M,compression_type=zstd")
+    qemu_img("snapshot", "-c", "s", "zsnap.q", cwd=folder)
+    qemu_img("resize", "zsnap.q", "8M", cwd=folder)
     create("shared.q", "-o", "refcount_bits=8,size=4M")
     qemu_io(folder / "shared.q", "write 0 64k")
     for s in "ab":

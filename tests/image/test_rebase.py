@@ -133,3 +133,19 @@ def test_a_rebase_that_was_cut_off_changes_nothing_and_can_be_done_again(tmp_pat
     cowimg("rebase", "-b", "", "top", cwd=tmp_path)
     os.rename(tmp_path / "a.raw", tmp_path / "kept.raw")
     run("qemu-img", "compare", "-F", "raw", "top", "kept.raw", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("line", ["rebase -u -b b.raw -F raw t.qcow2",
+                                  "rebase -b b.raw -F raw t.qcow2",
+                                  "rebase -u -b '' t.qcow2"])
+def test_an_image_whose_data_file_is_raw_gets_no_backing_file(tmp_path, line):
+    works = tmp_path / "ours", tmp_path / "theirs"
+    for work in works:
+        work.mkdir()
+        run("qemu-img", "create", "-q", "-f", "raw", "b.raw", "1M", cwd=work)
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=d,data_file_raw=on",
+            "t.qcow2", "1M", cwd=work)
+    assert Pair(tmp_path).same(line, cwds=works)[0] == (1 if "b.raw" in line else 0)
+    infos = [json.loads(qemu_img("info", "--output=json", work / "t.qcow2").stdout)
+             for work in works]
+    assert all("backing-filename" not in info for info in infos)

@@ -579,6 +579,16 @@ static void lists_survive_a_round_trip_through_text(void **state)
 	free(text);
 	opts_fini(&a);
 	assert_int_equal(opts_parse(&a, "=1", NULL, &err), -EINVAL);
+	assert_int_equal(opts_parse(&a, ",b=1", "a", &err), 0); /* a is empty */
+	text = opts_text(&a, "a");
+	assert_string_equal(text, "a=,b=1");
+	free(text);
+	opts_fini(&a);
+	assert_int_equal(opts_parse(&a, "a=b=c", "a", &err), 0);
+	text = opts_text(&a, "a");
+	assert_string_equal(text, "a=b=c");
+	free(text);
+	opts_fini(&a);
 }
 
 static void a_list_has_parts_and_later_values_win(void **state)
