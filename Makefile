@@ -484,7 +484,11 @@ $(O)/gen/firmware/dsdt.hex: firmware/dsdt.asl Makefile
 $(O)/firmware/acpi.o: $(O)/gen/firmware/dsdt.hex
 
 .PHONY: tests
-tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS)
+tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS) $(O)/tests/lib/faults.so
+# For LD_PRELOAD into programs of any build: without sanitizers.
+$(O)/tests/lib/faults.so: tests/lib/faults.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CSTD) $(WARN) -O1 -fPIC -shared -o $@ $<
 $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
@@ -557,6 +561,7 @@ check:
 	configs/install-packages build check nested demo
 	+$(MAKE) --no-print-directory BUILD=release all tests
 	+$(MAKE) --no-print-directory BUILD=asan asan-programs
+	+$(MAKE) --no-print-directory BUILD=fuzz fuzz-programs
 	+$(MAKE) --no-print-directory build/demo/base.qcow2
 	tests/run
 

@@ -381,7 +381,7 @@ int file_open_path(struct fiber *f, struct image **out, const char *path,
 /* Empty it, all holes; a device must be large enough. */
 static int set_fresh_size(int fd, const char *path, u64 bytes, struct error *err)
 {
-	struct stat st;
+	struct stat st = {0};
 	u64 have;
 
 	if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
@@ -389,9 +389,12 @@ static int set_fresh_size(int fd, const char *path, u64 bytes, struct error *err
 			return 0;
 		return err_set(err, -ENOSPC, "Device is too small");
 	}
-	if (ftruncate(fd, 0) || ftruncate(fd, (off_t)bytes))
-		return err_set_errno(err, -errno, "Could not resize '%s'", path);
-	return 0;
+	if (ftruncate(fd, 0) == 0 && ftruncate(fd, (off_t)bytes) == 0)
+		return 0;
+	err_set_errno(err, -errno, "Could not resize '%s'", path);
+	if (S_ISREG(st.st_mode))
+		(void)unlink(path); /* nothing is better than an empty image */
+	return err->code;
 }
 
 int file_open(struct fiber *f, struct image **out, const char *path,

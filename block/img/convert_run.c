@@ -331,7 +331,8 @@ void img_remove_target(const struct image *target)
 	file_remove(img);
 }
 
-/* A target that was made and cannot be opened, for want of a passphrase, say. */
+/* A target that was made and cannot be opened, for want of a passphrase, say; or is
+ * closed by now. */
 static void remove_unopened(struct run *r)
 {
 	struct open_policy policy = {.format = "file"};
@@ -372,6 +373,16 @@ static int with_target(struct run *r)
 	return code;
 }
 
+/* What is written last may be what the disk has no room for. */
+static int close_target(struct run *r, int code)
+{
+	int closed = img_close(r->ctx, r->target, code);
+
+	if (code == IMG_OK && closed != IMG_OK && !r->c->skip_create)
+		remove_unopened(r);
+	return closed;
+}
+
 int convert_run(struct convert *c)
 {
 	struct run r = {.c = c, .ctx = c->ctx};
@@ -388,7 +399,7 @@ int convert_run(struct convert *c)
 	if (code == IMG_OK)
 		code = with_target(&r);
 	if (r.target)
-		code = img_close(r.ctx, r.target, code);
+		code = close_target(&r, code);
 	close_sources(&r);
 	image_create_fini(&r.req);
 	return code;

@@ -303,6 +303,25 @@ static int shrink_failed(struct qcow2 *q, u64 old, u64 bytes, int ret, struct er
 		       strerror(-ret), (unsigned long long)bytes);
 }
 
+/* The end of L1, which the new size does not need, after that size is durable. */
+static int cut_end(struct fiber *f, struct qcow2 *q)
+{
+	u32 need = l1_need(q, q->img.bytes);
+	int ret;
+
+	wait_for_tables(f, q, need);
+	if (!q->snapshot_count) /* else it may hold VM state */
+		cut_l1(q, MIN(q->l1_entries, need));
+	q->commit_refcounts = true;
+	ret = qcow2_commit(f, q); /* lowers refcounts of data */
+	if (ret == 0 && commit_is_needed(q)) {
+		q->commit_refcounts = true;
+		ret = qcow2_commit(f, q); /* and of tables */
+	}
+	return ret;
+}
+
+/* Two steps: a size that may have to come back must not find L1 cut. */
 static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes, struct error *err)
 {
 	u64 old = q->img.bytes, start = cluster_ceil(q, bytes);
@@ -311,16 +330,11 @@ static int shrink(struct fiber *f, struct qcow2 *q, u64 bytes, struct error *err
 	q->img.bytes = bytes;
 	q->layout_dirty = true;
 	ret = clusters_drop(f, q, start, cluster_ceil(q, old) - start);
-	if (ret == 0) {
-		wait_for_tables(f, q, l1_need(q, bytes));
-		if (!q->snapshot_count) /* else its end may hold VM state */
-			cut_l1(q, MIN(q->l1_entries, l1_need(q, bytes)));
+	if (ret == 0)
 		ret = qcow2_commit(f, q);
-	}
 	if (ret < 0)
 		return shrink_failed(q, old, bytes, ret, err);
-	q->commit_refcounts = true;
-	ret = qcow2_commit(f, q); /* lowered refcounts */
+	ret = cut_end(f, q);
 	if (ret == 0)
 		ret = prealloc_data_file(f, q, bytes, PREALLOC_OFF, err);
 	if (ret == 0)
