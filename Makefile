@@ -347,6 +347,7 @@ UNIT_TESTS := \
 	test_loop \
 	test_mem \
 	test_monitor \
+	test_net \
 	test_options \
 	test_qcow2_amend \
 	test_qcow2_bitmap \
@@ -369,6 +370,7 @@ DEVICE_TESTS := \
 	test_atapi \
 	test_board \
 	test_debug \
+	test_e1000 \
 	test_every_class \
 	test_firmware \
 	test_fwcfg \
@@ -381,6 +383,7 @@ DEVICE_TESTS := \
 	test_serial \
 	test_vga \
 	test_virtio_blk \
+	test_virtio_net \
 	test_virtio_pci
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
@@ -406,6 +409,7 @@ TEST_LIB := \
 	tests/lib/cuts.o \
 	tests/lib/fake_machine.o \
 	tests/lib/mem_image.o \
+	tests/lib/net_rig.o \
 	tests/lib/virtio_guest.o
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \

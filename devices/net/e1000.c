@@ -233,7 +233,7 @@ static void reset_registers(struct e1000 *e)
 	memset(&e->plain, 0, sizeof(e->plain));
 	memset(&e->tso, 0, sizeof(e->tso));
 	e->eeprom_in = 0;
-	e->eeprom_out = e->eeprom_bits = 0;
+	e->eeprom_bits = 0;
 	e->eeprom_reading = false;
 	e->irq_due = 0;
 	timer_del(&e->throttle);
@@ -420,9 +420,10 @@ static int e1000_state_check(const void *loaded, struct error *err)
 {
 	const struct e1000 *e = loaded;
 
-	if (e->eeprom_in >= E1000_EEPROM_WORDS && e->eeprom_reading)
-		return err_set(err, -EINVAL, "e1000: EEPROM address is %u, expected 0..%u",
-			       e->eeprom_in, E1000_EEPROM_WORDS - 1);
+	if (e->eeprom_reading && (e->eeprom_in >= E1000_EEPROM_WORDS || e->eeprom_bits > 16))
+		return err_set(err, -EINVAL,
+			       "e1000: EEPROM at word %u, bit %u, expected up to %u, 16",
+			       e->eeprom_in, e->eeprom_bits, E1000_EEPROM_WORDS - 1);
 	return 0;
 }
 
@@ -455,7 +456,6 @@ static const struct state_field e1000_state[] = {
 	STATE_ARRAY(struct e1000, phy),
 	STATE_ARRAY(struct e1000, eeprom),
 	STATE(struct e1000, eeprom_in),
-	STATE(struct e1000, eeprom_out),
 	STATE(struct e1000, eeprom_bits),
 	STATE(struct e1000, eeprom_reading),
 	STATE(struct e1000, io_addr),

@@ -35,9 +35,9 @@ struct e1000 {
 	u16 eeprom[E1000_EEPROM_WORDS]; /* [dev.lock] */
 	u32 io_addr;			/* [dev.lock] register behind the data port */
 	/* Three-wire access to the EEPROM. */
-	u32 eeprom_in;			 /* [dev.lock] bits shifted in since select */
-	u16 eeprom_out, eeprom_bits;	 /* [dev.lock] */
-	bool eeprom_reading;		 /* [dev.lock] */
+	u32 eeprom_in;	     /* [dev.lock] bits shifted in since select, then the word */
+	u16 eeprom_bits;     /* [dev.lock] read of the word at eeprom_in */
+	bool eeprom_reading; /* [dev.lock] */
 	struct e1000_context plain, tso; /* [dev.lock] of TXSM/IXSM and of TSE descriptors */
 	u64 irq_due;			 /* [dev.lock] no interrupt before; 0: any time */
 };

@@ -77,37 +77,30 @@ u32 e1000_read_eecd(const struct e1000 *e)
 	u32 eecd = e1000_get(e, R_EECD) & (EECD_WIRES | EECD_REQ);
 	bool out = true; /* the line floats high */
 
+	/* Low before the first bit, then the highest bit first. */
 	if (e->eeprom_reading)
-		out = e->eeprom_out >> 15;
+		out = e->eeprom_bits && e->eeprom[e->eeprom_in] >> (16 - e->eeprom_bits) & 1;
 	if (eecd & EECD_REQ)
 		eecd |= EECD_GNT;
 	return eecd | EECD_PRES | EECD_FWE_ON | (out ? EECD_DO : 0);
 }
 
-/* A rising clock edge while selected: a bit goes in, and while reading one comes out. */
+/* A rising clock edge while selected: a bit goes in, or while reading one comes out. */
 static void clock_in(struct e1000 *e, bool bit)
 {
-	u32 command;
-
 	if (e->eeprom_reading) {
-		e->eeprom_out = (u16)(e->eeprom_out << 1);
-		if (++e->eeprom_bits < 16)
+		if (++e->eeprom_bits <= 16)
 			return;
-		e->eeprom_bits = 0; /* the next word follows by itself */
+		e->eeprom_bits = 1; /* the next word follows by itself */
 		e->eeprom_in = (e->eeprom_in + 1) & (E1000_EEPROM_WORDS - 1);
-		e->eeprom_out = e->eeprom[e->eeprom_in];
 		return;
 	}
 	e->eeprom_in = e->eeprom_in << 1 | bit;
-	command = e->eeprom_in >> ADDRESS_BITS;
-	if (command != OPCODE_READ)
+	if (e->eeprom_in >> ADDRESS_BITS != OPCODE_READ)
 		return;
-	/* The line is low before the first bit: it comes with the next edge. */
 	e->eeprom_in &= E1000_EEPROM_WORDS - 1;
 	e->eeprom_reading = true;
-	e->eeprom_bits = UINT16_MAX;
-	e->eeprom_out = e->eeprom[e->eeprom_in] >> 1;
-	e->eeprom_out &= 0x7fff;
+	e->eeprom_bits = 0;
 }
 
 void e1000_write_eecd(struct e1000 *e, u32 value)
@@ -118,7 +111,7 @@ void e1000_write_eecd(struct e1000 *e, u32 value)
 	e1000_put(e, R_EECD, value & (EECD_WIRES | EECD_REQ));
 	if (!selected) {
 		e->eeprom_in = 0;
-		e->eeprom_bits = e->eeprom_out = 0;
+		e->eeprom_bits = 0;
 		e->eeprom_reading = false;
 	}
 	if (value & EECD_CS && value & ~old & EECD_SK)

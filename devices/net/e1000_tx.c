@@ -41,11 +41,12 @@ struct packet {
 	bool segmented; /* by e->tso */
 	bool bad;	/* longer than anything that may be sent */
 	bool vlan;
-	u8 popts;  /* POPTS_... of its first data descriptor */
-	u16 tag;   /* of VLAN */
-	u32 sent;  /* payload bytes of earlier segments */
-	u32 left;  /* payload bytes that the context still announces */
-	u16 count; /* segments so far */
+	u8 popts;     /* POPTS_... of its first data descriptor */
+	u16 tag;      /* of VLAN */
+	u32 sent;     /* payload bytes of earlier segments */
+	u32 left;     /* payload bytes that the context still announces */
+	u8 tcp_flags; /* of the whole */
+	u16 count;    /* segments so far */
 };
 
 static bool read_desc(const struct e1000 *e, u32 index, struct desc *d)
@@ -122,7 +123,7 @@ static void put16(u8 *frame, u32 bytes, u32 at, u32 value)
 }
 
 /* The headers were made for the first segment: make them those of this one. */
-static void adjust_headers(struct e1000 *e, const struct packet *p)
+static void adjust_headers(struct e1000 *e, struct packet *p)
 {
 	const struct e1000_context *c = &e->tso;
 	u8 *frame = e->frame;
@@ -140,8 +141,10 @@ static void adjust_headers(struct e1000 *e, const struct packet *p)
 	} else if (flags < bytes) {
 		if (p->count)
 			store_be32(frame + seq, load_be32(frame + seq) + c->mss);
-		if (!last)
-			frame[flags] &= (u8)~9; /* FIN and PSH */
+		if (!p->count)
+			p->tcp_flags = frame[flags];
+		/* FIN and PSH are the last one's. */
+		frame[flags] = last ? p->tcp_flags : p->tcp_flags & (u8)~9;
 	}
 }
 

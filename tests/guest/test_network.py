@@ -1,0 +1,255 @@
+"""Networks: the guest of netguest.c with either card, on the user network and on a tap,
+and what the monitor and the command line say about networks.
+
+Traffic stays on the loopback interface or in a network namespace of its own.
+"""
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+if __name__ == "__main__":              # in a namespace: see the test of taps
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+
+import netguest                         # noqa: E402
+from tools import COWVM, blank          # noqa: E402
+from vm import Vm                       # noqa: E402
+
+CARDS = ["virtio", "e1000"]
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    return netguest.kernel(tmp_path_factory.mktemp("netguest"))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def machine(kernel, *args, **kw):
+    return Vm("-kernel", kernel, "-vga", "none", *args, **kw)
+
+
+def card_on(card, backend):
+    """Without a boot ROM: it takes its time on a paravirtual KVM."""
+    driver = {"virtio": "virtio-net-pci"}.get(card, card)
+    return ["-netdev", backend + ",id=n0", "-device", driver + ",netdev=n0,romfile="]
+
+
+def echoes(connection, data):
+    connection.sendall(data)
+    got = b""
+    while len(got) < len(data):
+        piece = connection.recv(65536)
+        assert piece, "the guest hung up after %d bytes" % len(got)
+        got += piece
+    return got == data
+
+
+def connect(port, host="127.0.0.1"):
+    return socket.create_connection((host, port), timeout=20)
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("card", CARDS)
+def test_a_guest_gets_an_address_and_answers_at_a_forwarded_port(kernel, card):
+    port = free_port()
+    with machine(kernel, *card_on(card, "user,hostfwd=tcp:127.0.0.1:%d-:7" % port)) as vm:
+        vm.serial.expect("card %s 52:54:00:12:34:56" % card)
+        vm.serial.expect("offer 10.0.2.15")
+        with connect(port) as c:
+            for i in range(20):
+                assert echoes(c, b"line %d\n" % i)
+            assert echoes(c, os.urandom(20000))
+            assert re.search(r"TCP\[ESTABLISHED\] +\d+ +127.0.0.1 +%d +10.0.2.15 +7 " % port,
+                             vm.monitor("info usernet"))
+        vm.serial.expect("echo 20150")
+
+
+@pytest.mark.any_kvm
+def test_the_network_and_the_address_are_those_that_were_asked_for(kernel):
+    with machine(kernel, "-netdev", "user,id=n1,net=10.0.2.0/24,dhcpstart=10.0.2.77",
+                 "-device", "virtio-net-pci,netdev=n1,mac=52:54:00:aa:bb:cc,romfile=") as vm:
+        vm.serial.expect("card virtio 52:54:00:aa:bb:cc")
+        vm.serial.expect("offer 10.0.2.77")
+
+
+@pytest.mark.any_kvm
+def test_cards_and_networks_meet_at_a_hub(kernel):
+    port = free_port()
+    with machine(kernel, "-net", "nic,model=virtio,macaddr=52:54:00:00:00:09,name=card",
+                 "-net", "user,hostfwd=tcp:127.0.0.1:%d-:7" % port) as vm:
+        vm.serial.expect("offer 10.0.2.15")
+        with connect(port) as c:
+            assert echoes(c, b"through the hub")
+        assert re.fullmatch(
+            r"hub 0\n \\ hub0port1: #net\d+: index=0,type=user,net=10.0.2.0,restrict=off\n"
+            r" \\ hub0port0: card: index=0,type=nic,model=virtio-net-pci,"
+            r"macaddr=52:54:00:00:00:09", vm.monitor("info network"))
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("card", CARDS)
+def test_ports_are_forwarded_and_links_cut_while_the_guest_runs(kernel, card):
+    port = free_port()
+    rule = "tcp:127.0.0.1:%d" % port
+    with machine(kernel, *card_on(card, "user")) as vm:
+        vm.serial.expect("offer")
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+        assert vm.monitor("hostfwd_add n0 %s-:7" % rule) == ""
+        with connect(port) as c:
+            assert echoes(c, b"one")
+            assert vm.monitor("set_link n0 off") == ""
+            c.sendall(b"two")
+            c.settimeout(1)
+            with pytest.raises(socket.timeout):
+                c.recv(10)
+            assert vm.monitor("set_link n0 on") == ""
+            c.settimeout(30)
+            assert c.recv(10) == b"two"
+        assert vm.monitor("hostfwd_remove n0 " + rule) == \
+            "host forwarding rule for %s removed" % rule
+        assert vm.monitor("hostfwd_remove " + rule) == \
+            "host forwarding rule for %s not found" % rule
+        with pytest.raises(ConnectionRefusedError):
+            connect(port)
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("card", CARDS)
+def test_a_snapshot_keeps_the_card_and_the_network(kernel, card, tmp_path):
+    disk, port = blank(tmp_path / "disk.qcow2", "64M"), free_port()
+    args = ["-hda", disk, *card_on(card, "user,hostfwd=tcp:127.0.0.1:%d-:7" % port)]
+    with machine(kernel, *args) as vm:
+        vm.serial.expect("offer")
+        with connect(port) as c:
+            assert echoes(c, b"before")
+            assert vm.monitor("savevm s1", timeout=60) == ""
+            assert echoes(c, b"after")
+        vm.serial.expect("echo 11")
+        assert vm.monitor("loadvm s1", timeout=60) == ""
+        with connect(port) as c:
+            assert echoes(c, b"went back")
+    with machine(kernel, *args, "-loadvm", "s1") as vm:
+        with connect(port) as c:
+            assert echoes(c, b"another process")
+        vm.serial.expect("echo 21")     # the six bytes of before are in the snapshot
+    other = [a.replace("hostfwd", "ipv6=off,hostfwd") for a in map(str, args)]
+    with machine(kernel, *other, "-S") as vm:
+        assert vm.monitor("loadvm s1", timeout=60) == ""
+    with machine(kernel, "-hda", disk, "-S") as vm:
+        assert "device" in vm.monitor("loadvm s1", timeout=60)
+
+
+def on_tap(kernel, card):
+    """Runs in a network namespace of its own."""
+    with machine(kernel, *card_on(card, "tap,ifname=tap7,script=no,downscript=no")) as vm:
+        for line in ("ip link set lo up", "ip addr add 10.0.2.2/24 dev tap7",
+                     "ip link set tap7 up"):
+            subprocess.run(line.split(), check=True)
+        vm.serial.expect("ready")
+        with connect(7, "10.0.2.15") as c:
+            for size in (1, 100, 1460, 20000):
+                assert echoes(c, os.urandom(size))
+        vm.serial.expect("echo 21561")
+        assert vm.monitor("info network").endswith(
+            "index=0,type=tap,ifname=tap7,script=no,downscript=no")
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("card", CARDS)
+def test_a_guest_talks_to_the_host_through_a_tap(kernel, card):
+    unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
+    if subprocess.run(unshare + ["test", "-w", "/dev/net/tun"], check=False).returncode:
+        pytest.skip("this host lets us make no network namespace with a tap in it")
+    run = subprocess.run(unshare + [sys.executable, __file__, str(kernel), card],
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.any_kvm
+def test_the_monitor_speaks_of_networks_as_the_reference_does():
+    with Vm("-S", "-netdev", "user,id=a,hostfwd=udp:127.0.0.1:%d-:53" % free_port(),
+            "-device", "e1000,netdev=a", serial=False) as vm:
+        said = vm.monitor
+        assert said("info network") == (
+            "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\n"
+            " \\ a: index=0,type=user,net=10.0.2.0,restrict=off")
+        assert said("info usernet").startswith(
+            "Hub -1 (a):\n"
+            "  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n"
+            "  UDP[HOST_FORWARD]")
+        assert said("set_link foo on") == "Error: Device 'foo' not found"
+        assert said("set_link a maybe") == \
+            'Expected \'on\' or \'off\'\nTry "help set_link" for more information'
+        assert said("hostfwd_add foo") == \
+            "Invalid host forwarding rule 'foo' (No : separators)"
+        assert said("hostfwd_add tcp:foo") == \
+            "Invalid host forwarding rule 'tcp:foo' (Missing : separator)"
+        assert said("hostfwd_remove zz tcp::1") == "unrecognized netdev id 'zz'"
+        assert said("netdev_add user,id=b,net=10.7.0.0/16") == ""
+        assert said("info network").endswith(
+            "b: index=0,type=user,net=10.7.0.0,restrict=off")
+        assert said("netdev_add user,id=b") == "Error: Duplicate ID 'b' for netdev"
+        assert said("netdev_del b") == ""
+        assert said("netdev_del b") == "Error: Device 'b' not found"
+        assert "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport" in \
+            said("help hostfwd_add")
+
+
+REFUSED = [
+    ("-net nic,model=foo", "Unsupported NIC model: foo"),
+    ("-netdev user,id=a,net=foo", "-netdev user,id=a,net=foo: Failed to parse netmask"),
+    ("-netdev user,id=a,host=1.2.3.4",
+     "-netdev user,id=a,host=1.2.3.4: Host doesn't belong to network"),
+    ("-netdev user,id=a,dhcpstart=1.2.3.4",
+     "-netdev user,id=a,dhcpstart=1.2.3.4: DHCP doesn't belong to network"),
+    ("-netdev user,id=a,ipv4=off,ipv6=off",
+     "-netdev user,id=a,ipv4=off,ipv6=off: IPv4 and IPv6 disabled"),
+    ("-net user,hostfwd=foo",
+     "-net user,hostfwd=foo: Invalid host forwarding rule 'foo' (No : separators)"),
+    ("-net user,hostfwd=tcp::99999-:22",
+     "-net user,hostfwd=tcp::99999-:22: Invalid host forwarding rule 'tcp::99999-:22' "
+     "(Bad host port)"),
+    ("-net user,guestfwd=foo", "-net user,guestfwd=foo: Invalid guest forwarding rule 'foo'"),
+    ("-netdev tap,id=t,fd=99",
+     "-netdev tap,id=t,fd=99: t: Can't use file descriptor 99: Bad file descriptor"),
+    ("-netdev tap,id=t,fd=3,script=no",
+     "-netdev tap,id=t,fd=3,script=no: ifname=, script=, downscript=, vnet_hdr=, helper=, "
+     "queues=, fds=, and vhostfds= are invalid with fd="),
+    ("-device e1000,netdev=x", "-device e1000,netdev=x: Property 'e1000.netdev' can't find value "
+     "'x'"),
+    ("-device e1000,mac=zz", "-device e1000,mac=zz: Property 'e1000.mac' doesn't take value 'zz'"),
+    ("-netdev user,id=n -device virtio-net-pci,netdev=n -device e1000,netdev=n",
+     "-device e1000,netdev=n: Property 'e1000.netdev' can't take value 'n', it's in use"),
+    ("-net nic,netdev=zz", "-net nic,netdev=zz: netdev 'zz' not found"),
+]
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("args, message", REFUSED, ids=[r[0] for r in REFUSED])
+def test_a_bad_option_ends_the_program_with_one_line(args, message):
+    run = subprocess.run([COWVM, "-S", "-display", "none", "-monitor", "none"] + args.split(),
+                         capture_output=True, text=True, timeout=20, check=False)
+    assert run.returncode == 1
+    assert run.stderr == "cowvm: %s\n" % message
+
+
+@pytest.mark.any_kvm
+def test_what_leads_nowhere_is_named():
+    with Vm("-S", "-netdev", "user,id=a", "-device", "e1000", "-net", "nic", serial=False) as vm:
+        assert "hub 0 is not connected to host network" in vm.banner
+        assert "netdev a has no peer" in vm.banner
+        assert re.search("nic e1000.1 has no peer", vm.banner)
+
+
+if __name__ == "__main__":
+    on_tap(sys.argv[1], sys.argv[2])

@@ -1,0 +1,85 @@
+"""iPXE in network cards: an address by DHCP, a script and a kernel over TFTP and HTTP
+through the user network.
+
+iPXE unpacks itself in an instruction set that a paravirtual KVM emulates far too slowly,
+so these run nested where /dev/kvm is not a full one.
+"""
+import functools
+import http.server
+import threading
+
+import pytest
+
+from tools import assemble
+from vm import Vm
+
+KERNEL = """
+	.intel_syntax noprefix
+_start:	jmp	go
+	.balign	4
+header:	.long	0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
+	.long	header, _start, end, end, go
+go:	mov	esi, offset text
+1:	lodsb
+	test	al, al
+	jz	3f
+	mov	ah, al
+	mov	dx, 0x3fd
+2:	in	al, dx
+	test	al, 0x20
+	jz	2b
+	mov	al, ah
+	mov	dx, 0x3f8
+	out	dx, al
+	jmp	1b
+3:	mov	dx, 0x604
+	mov	ax, 0x2000
+	out	dx, ax
+4:	hlt
+	jmp	4b
+text:	.asciz "kernel from the network\\n"
+	.balign	4
+end:
+"""
+
+
+class Server:
+    """HTTP on the loopback interface, for one folder."""
+
+    def __init__(self, folder):
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+        self.httpd = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+        self.port = self.httpd.server_address[1]
+        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.httpd.shutdown()
+        self.httpd.server_close()
+
+
+@pytest.mark.full_kvm
+@pytest.mark.limit(400)
+@pytest.mark.parametrize("model", ["virtio", "e1000"])
+def test_ipxe_boots_a_kernel_over_http_by_a_script_over_tftp(tmp_path, model):
+    tftp, web = tmp_path / "tftp", tmp_path / "web"
+    tftp.mkdir()
+    web.mkdir()
+    (web / "hello.krn").write_bytes(assemble(KERNEL, tmp_path, origin=0x100000, bits=32))
+    with Server(web) as server:
+        (tftp / "boot.ipxe").write_text(
+            "#!ipxe\nkernel http://10.0.2.2:%d/hello.krn\nboot\n" % server.port)
+        with Vm("-nic", "user,model=%s,tftp=%s,bootfile=boot.ipxe" % (model, tftp), "-boot", "n",
+                "-no-shutdown") as vm:
+            try:
+                vm.serial.expect("kernel from the network", timeout=350)
+            except AssertionError as e:
+                raise AssertionError("%s\n%s" % (e, "\n".join(vm.screen()))) from None
+            vm.wait_status("paused")
+            assert "model=" in vm.monitor("info network")
