@@ -62,6 +62,7 @@ BASE := \
 BLOCK := \
 	block/aligned.o \
 	block/blk.o \
+	block/blk_lock.o \
 	block/blk_open.o \
 	block/create.o \
 	block/crew.o \
@@ -286,7 +287,8 @@ MONITOR := \
 	monitor/net.o \
 	monitor/readline.o \
 	monitor/sendkey.o \
-	monitor/snapshot.o
+	monitor/snapshot.o \
+	monitor/unlock.o
 
 # The library, and the program's main file.
 VMM := \
@@ -309,6 +311,7 @@ VMM := \
 	vmm/option_drive.o \
 	vmm/option_machine.o \
 	vmm/option_net.o \
+	vmm/option_object.o \
 	vmm/option_run.o \
 	vmm/options.o \
 	vmm/readconfig.o \
@@ -322,6 +325,7 @@ VMM := \
 	vmm/snapshot/set.o \
 	vmm/snapshot/snapshot.o \
 	vmm/streams.o \
+	vmm/unlock.o \
 	vmm/user_devices.o \
 	vmm/vmstate.o
 VMM_MAIN := vmm/main.o

@@ -61,5 +61,7 @@ const char *chardev_id(const struct chardev *c);
 const char *chardev_describe(const struct chardev *c);
 /* True when it is the process's terminal, put in raw mode by the chardev. */
 bool chardev_is_terminal(const struct chardev *c);
+/* On a terminal whose Ctrl-c sends a signal: have it as a byte for a while. */
+void chardev_take_interrupt(struct chardev *c, bool on);
 
 #endif

@@ -23,6 +23,7 @@ struct chardev {
 	bool out_is_socket;	      /* [const] send without SIGPIPE */
 	bool out_blocking;	      /* [const] a file: written at once */
 	bool is_terminal;	      /* [const] */
+	bool signals;		      /* [const] Ctrl-c on it is a signal */
 	struct termios saved_termios; /* [const] valid if is_terminal */
 	struct loop_watch in_watch, out_watch, listen_watch; /* [loop] */
 	bool in_watched, out_watched;			     /* [loop] */

@@ -59,6 +59,20 @@ static void make_raw(struct chardev *c, bool signals)
 	raw.c_cc[VTIME] = 0;
 	tcsetattr(c->in_fd, TCSANOW, &raw);
 	c->is_terminal = true;
+	c->signals = signals;
+}
+
+void chardev_take_interrupt(struct chardev *c, bool on)
+{
+	struct termios t;
+
+	if (!c->is_terminal || !c->signals || tcgetattr(c->in_fd, &t) < 0)
+		return;
+	if (on)
+		t.c_lflag &= ~(tcflag_t)ISIG;
+	else
+		t.c_lflag |= ISIG;
+	tcsetattr(c->in_fd, TCSANOW, &t);
 }
 
 static int open_stdio(struct chardev *c, const char *args, bool signals, struct error *err)

@@ -16,6 +16,7 @@ void opts_fini(struct opts *o)
 {
 	for (unsigned i = 0; i < o->n; i++) {
 		free(o->v[i].name);
+		explicit_bzero(o->v[i].value, strlen(o->v[i].value)); /* a passphrase? */
 		free(o->v[i].value);
 	}
 	free(o->v);
@@ -34,10 +35,10 @@ static const char *take_value(const char *p, char *out)
 	return *p ? p + 1 : p;
 }
 
-int opts_append(struct opts *o, const char *text, const char *implied, struct error *err)
+static int append(struct opts *o, const char *text, const char *implied, char *value,
+		  struct error *err)
 {
 	AUTO_FREE char *key = xalloc(strlen(text) + 1);
-	AUTO_FREE char *value = xalloc(strlen(text) + 1);
 	const char *p = text;
 	size_t len;
 
@@ -61,6 +62,17 @@ int opts_append(struct opts *o, const char *text, const char *implied, struct er
 		}
 	}
 	return 0;
+}
+
+int opts_append(struct opts *o, const char *text, const char *implied, struct error *err)
+{
+	size_t room = strlen(text) + 1;
+	char *value = xalloc(room);
+	int ret = append(o, text, implied, value, err);
+
+	explicit_bzero(value, room); /* it may have held a passphrase */
+	free(value);
+	return ret;
 }
 
 int opts_parse(struct opts *o, const char *text, const char *implied, struct error *err)

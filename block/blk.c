@@ -8,6 +8,7 @@
 #include "base/io.h"
 #include "base/thread.h"
 #include "block/blk_internal.h"
+#include "block/unlock.h"
 
 #include <errno.h>
 
@@ -21,6 +22,8 @@ static int check_request(const struct blk *blk, const struct blk_req *req)
 
 	if (!blk->img)
 		return -ENOMEDIUM;
+	if (unlikely(blk->locked))
+		return -EACCES;
 	if (req->op == BLK_FLUSH)
 		return 0;
 	if (req->op != BLK_READ && blk->readonly)
@@ -248,6 +251,7 @@ static void size_changed(struct blk *blk)
 void blk_set_image(struct blk *blk, struct image *img)
 {
 	blk->img = img;
+	blk->locked = image_first_locked(img) != NULL;
 	size_changed(blk);
 }
 
@@ -397,6 +401,7 @@ static char *copy_or_null(const char *s)
 static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
 {
 	struct blk_info *info = arg;
+	const struct image *locked;
 	unsigned hash = 0;
 
 	/* The reference numbers its nodes; any number that stays will do. */
@@ -414,6 +419,9 @@ static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
 	if (blk->img->backing && !info->backing_file)
 		info->backing_file = xstrdup(blk->img->backing->name);
 	info->backing_depth = image_depth(blk->img);
+	info->encrypted = blk->img->encrypted;
+	locked = image_first_locked(blk->img);
+	info->locked = copy_or_null(locked ? locked->name : NULL);
 	return 0;
 }
 
@@ -429,5 +437,6 @@ void blk_info_fini(struct blk_info *info)
 	free(info->format);
 	free(info->backing_file);
 	free(info->cache);
+	free(info->locked);
 	memset(info, 0, sizeof(*info));
 }

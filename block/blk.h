@@ -16,7 +16,10 @@
 
 struct blk;
 struct image;
+struct key;
 struct open_policy;
+struct opts;
+struct unlock_policy;
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
 enum blk_flags {
@@ -54,6 +57,11 @@ struct blk_options {
 	/* Id of an internal snapshot whose VM state is all that is wanted: read-only, and
 	 * beside whoever writes the image.  NULL: no. */
 	const char *vm_state_of;
+	/* More about the image, as --image-opts names it; NULL: nothing.  With file NULL
+	 * they say what the medium is.  Lent for the call. */
+	const struct opts *image;
+	/* Passphrases (unlock.h); NULL: none.  Copied; its secrets are kept. */
+	const struct unlock_policy *unlock;
 };
 
 /* Open a drive and start its loop thread. */
@@ -101,11 +109,19 @@ struct blk_stats {
 };
 void blk_get_stats(const struct blk *blk, struct blk_stats *out); /* [any thread] */
 
+/* Encrypted images (blk_lock.c).  [any thread but the loop]
+ * The first locked one of the chain by name (free() it); NULL: none, the drive works. */
+char *blk_locked_image(struct blk *blk);
+/* Unlock that one; errors as image_unlock's. */
+int blk_unlock(struct blk *blk, const struct key *passphrase, struct error *err);
+bool blk_is_encrypted(struct blk *blk); /* the top image */
+
 /* What `info block` prints of a drive; strings are copies, free with blk_info_fini. */
 struct blk_info {
 	char *node, *file, *format, *backing_file, *cache;
+	char *locked; /* image that waits for its passphrase; NULL: none */
 	unsigned backing_depth;
-	bool readonly, has_medium;
+	bool readonly, has_medium, encrypted;
 };
 void blk_get_info(struct blk *blk, struct blk_info *out);
 void blk_info_fini(struct blk_info *info);

@@ -6,18 +6,21 @@
 
 #include "block/blk.h"
 #include "block/image.h"
+#include "block/unlock.h"
 
 struct blk {
-	char *id;		   /* [const] */
-	char *file;		   /* [loop, while drained] NULL: no medium */
-	char *cache;		   /* [const] */
-	struct loop *loop;	   /* [const] */
-	bool owns_loop;		   /* [const] */
-	bool readonly;		   /* [const] */
-	bool write_cache;	   /* [const] */
-	struct image *img;	   /* [loop] NULL: no medium */
-	struct open_policy policy; /* [const] for images that come over this one */
-	u64 bytes;		   /* [atomic] relaxed: a figure of its own */
+	char *id;		     /* [const] */
+	char *file;		     /* [loop, while drained] NULL: no medium */
+	char *cache;		     /* [const] */
+	struct loop *loop;	     /* [const] */
+	bool owns_loop;		     /* [const] */
+	bool readonly;		     /* [const] */
+	bool write_cache;	     /* [const] */
+	bool locked;		     /* an image of the chain is: no requests */
+	struct image *img;	     /* [loop] NULL: no medium */
+	struct open_policy policy;   /* [const] for images that come over this one */
+	struct unlock_policy unlock; /* [const] policy.unlock */
+	u64 bytes;		     /* [atomic] relaxed: a figure of its own */
 	unsigned in_flight;
 	unsigned drains;	 /* blk_drain_begin without end */
 	struct list held;	 /* requests that wait for the end of a drain */

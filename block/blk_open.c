@@ -162,9 +162,12 @@ static int open_fiber(struct fiber *f, struct blk *blk, void *arg)
 		ret = open_with_overlay(f, &img, opt->file, &call->policy, call->err);
 	else
 		ret = image_open(f, &img, opt->file, &call->policy, call->err);
-	if (ret == 0)
-		blk_set_image(blk, img);
-	return ret;
+	if (ret < 0)
+		return ret;
+	if (!blk->file)
+		blk->file = xstrdup(img->name);
+	blk_set_image(blk, img);
+	return 0;
 }
 
 static int start_loop(struct loop **out, const struct blk_options *opt, struct error *err)
@@ -216,10 +219,16 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	call.policy.cache = cache->mode;
 	call.policy.format = opt->format;
 	call.policy.snapshot = opt->vm_state_of;
+	call.policy.options = opt->image;
+	call.policy.unlock = opt->unlock;
 	call.policy.share_writers = call.policy.no_backing = opt->vm_state_of != NULL;
 	blk->policy = call.policy;
 	blk->policy.format = blk->policy.snapshot = NULL;
-	if (opt->file)
+	blk->policy.options = NULL;
+	if (opt->unlock)
+		blk->unlock = *opt->unlock;
+	blk->policy.unlock = &blk->unlock;
+	if (opt->file || opt->image)
 		ret = blk_run(blk, open_fiber, &call);
 	if (ret < 0) {
 		stop_loop(loop);

@@ -92,6 +92,7 @@ struct image {
 	char *name;			   /* [const] as given or as the overlay names it */
 	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
 	bool writable;			   /* [loop] else read-only */
+	bool encrypted;			   /* [const] there is a passphrase (unlock.h) */
 	bool locked;			   /* [loop] waits for its passphrase (unlock.h) */
 	u32 request_align;		   /* [const] power of two; 1: any */
 	/* [const] A regular host file, or a filter over one: writes beyond `bytes`

@@ -92,6 +92,7 @@ int image_unlock_open(struct fiber *f, struct image *img, const struct open_poli
 	int ret;
 
 	assert(img->locked);
+	img->encrypted = true;
 	if (u->when == UNLOCK_NEVER)
 		return 0;
 	if (id) {

@@ -17,11 +17,6 @@ static int cmd_stop(struct cmd_ctx *ctx, const struct cmd_args *a, struct error 
 	return vm_stop(ctx->vm, err);
 }
 
-static int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
-{
-	return vm_cont(ctx->vm, err);
-}
-
 static int cmd_system_reset(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
 	return vm_system_reset(ctx->vm, err);
@@ -159,7 +154,11 @@ const struct cmd hmp_info_commands[] = {
 };
 
 const struct cmd hmp_commands[] = {
-	{"cont|c", "", "", "resume emulation", cmd_cont, NULL},
+	{"block_passwd", "s s?", "device [password]",
+	 "set the password of an encrypted block device, which is asked for if it is not given",
+	 cmd_block_passwd, NULL},
+	{"cont|c", "", "", "resume emulation; asks for the passphrases of encrypted disks first",
+	 cmd_cont, NULL},
 	{"cpu", "l", "index", "set the default CPU", cmd_cpu, NULL},
 	{"delvm", "s", "tag", "delete a VM snapshot from its tag", cmd_delvm, NULL},
 	{"gva2gpa", "l", "addr",

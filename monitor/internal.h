@@ -78,6 +78,10 @@ int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct er
 int cmd_info_snapshots(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshot_job(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 
+/* unlock.c */
+int cmd_block_passwd(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+
 /* --- expressions (expr.c) -------------------------------------------------------- */
 
 /* Evaluate the expression at *text and step behind it.  Operators by rising

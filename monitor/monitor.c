@@ -83,6 +83,7 @@ static void greet(struct monitor *mon)
 	} else {
 		print_to(&mon->printer, "cowvm %s monitor - type 'help' for more information\n",
 			 COWVM_VERSION);
+		vm_print_locked(mon->vm, &mon->printer);
 		mon->editor = line_editor_new(&editor_ops, mon, "(cowvm) ", term);
 		mon->greeted = true;
 	}
@@ -96,6 +97,7 @@ void monitor_suspend(struct monitor *mon, struct monitor_wait *w)
 	assert(!mon->wait && mon->editor);
 	w->mon = mon;
 	mon->wait = w;
+	chardev_take_interrupt(mon->chardev, true);
 	line_editor_suspend(mon->editor);
 }
 
@@ -119,6 +121,7 @@ void monitor_resume(struct monitor *mon)
 {
 	assert(mon->wait && !mon->answer);
 	mon->wait = NULL;
+	chardev_take_interrupt(mon->chardev, false);
 	if (!mon->editor)
 		return;
 	line_editor_resume(mon->editor);
@@ -206,8 +209,10 @@ static void forget_wait(struct monitor *mon)
 	mon->answer = NULL;
 	mon->n_kept = 0;
 	explicit_bzero(mon->secret, sizeof(mon->secret));
-	if (wait)
-		wait->gone(wait);
+	if (!wait)
+		return;
+	chardev_take_interrupt(mon->chardev, false);
+	wait->gone(wait);
 }
 
 /* --- chardev side ------------------------------------------------------------------- */

@@ -61,6 +61,18 @@ static int byte_waits(void)
 	return served && served->input_bytes > 0;
 }
 
+/* Lines that end in a password are not for the cursor keys to bring back. */
+static bool is_secret(const char *line)
+{
+	static const char *const starts[] = {"block_passwd ", "set_password "};
+
+	line += strspn(line, " \t");
+	for (unsigned i = 0; i < ARRAY_LEN(starts); i++)
+		if (!strncmp(line, starts[i], strlen(starts[i])))
+			return true;
+	return false;
+}
+
 static void line_done(char *line)
 {
 	struct line_editor *ed = served;
@@ -71,10 +83,11 @@ static void line_done(char *line)
 		return;
 	}
 	last = history_length ? history_get(history_base + history_length - 1) : NULL;
-	if (*line && (!last || strcmp(last->line, line)))
+	if (*line && (!last || strcmp(last->line, line)) && !is_secret(line))
 		add_history(line);
 	fflush(ed->out);
 	ed->ops->line(ed->arg, line);
+	explicit_bzero(line, strlen(line));
 	free(line);
 	if (ed->suspended) /* the library would prompt */
 		rl_callback_handler_remove();

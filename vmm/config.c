@@ -65,6 +65,7 @@ static void free_drives(struct list *list)
 
 		FREE_STRINGS(&d->source, &d->id, &d->file, &d->format, &d->cache, &d->aio,
 			     &d->serial);
+		opts_fini(&d->image);
 		free(d);
 	}
 }
@@ -111,6 +112,7 @@ void config_fini(struct config *c)
 {
 	struct list *item;
 
+	secrets_fini(&c->secrets);
 	free_drives(&c->drives);
 	free_devices(&c->devices);
 	free_nets(&c->nets);
@@ -345,14 +347,21 @@ static int parse_word(struct config *c, char **argv, struct error *err)
 {
 	const char *name = argv[0] + 1 + (argv[0][1] == '-');
 	const struct option *o = option_find(name);
-	AUTO_FREE char *source = NULL;
+	AUTO_FREE char *source = NULL, *text = NULL;
+	int ret;
 
 	if (!o)
 		return err_set(err, -EINVAL, "%s: invalid option", argv[0]);
 	if (o->arg && !argv[1])
 		return err_set(err, -EINVAL, "%s: requires an argument", argv[0]);
+	text = o->arg ? xstrdup(argv[1]) : NULL;
+	if (o->apply == option_object)
+		option_object_hide(argv[1]);
 	source = o->arg ? xasprintf("%s %s", argv[0], argv[1]) : xstrdup(argv[0]);
-	if (option_apply(c, o, source, o->arg ? argv[1] : NULL, err) < 0)
+	ret = option_apply(c, o, source, text, err);
+	if (text)
+		explicit_bzero(text, strlen(text));
+	if (ret < 0)
 		return err_prefix(err, "%s", source);
 	return o->arg ? 2 : 1;
 }

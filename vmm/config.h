@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "base/opts.h"
+#include "block/secret.h"
 
 enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
 
@@ -25,6 +26,7 @@ struct drive_config {
 	char *id;     /* "ide0-hd0" */
 	char *file;   /* NULL: no medium */
 	char *format, *cache, *aio, *serial;
+	struct opts image; /* what else was said of the image: "encrypt.key-secret", ... */
 	enum drive_if interface;
 	int bus, unit; /* DRIVE_NO_PLACE until config_finish */
 	bool cdrom, readonly, snapshot, discard_unmap;
@@ -81,6 +83,7 @@ struct config {
 	char *bios, *kernel, *initrd, *append;
 	struct list firmware_dirs; /* of dir_config, -L, first wins */
 	/* devices */
+	struct secrets secrets; /* -object secret */
 	struct list drives, devices, chardevs, serials, monitors, debugcons, nets;
 	char *vga; /* "std", "none"; NULL: default */
 	bool nographic, no_devices;

@@ -34,10 +34,24 @@ enum run_state vm_state(struct vm *vm);
 /* Run states.  cont: -EBUSY-like errors with a message when the state forbids. */
 int vm_stop(struct vm *vm, struct error *err);
 int vm_cont(struct vm *vm, struct error *err);
+/* -loadvm, when it had to wait for passphrases; before cont, and part of it.  p: as for
+ * vm_loadvm. */
+int vm_load_waiting(struct vm *vm, struct printer *p, struct error *err);
 int vm_system_reset(struct vm *vm, struct error *err);
 int vm_system_powerdown(struct vm *vm, struct error *err);
 int vm_nmi(struct vm *vm, u32 cpu, struct error *err);
 void vm_quit(struct vm *vm); /* orderly end of the process; returns */
+
+/* Encrypted drives: the machine does not run before all images are unlocked.
+ * "ide0-hd0 (a.qcow2)", the first image of that drive (NULL: of any) that is locked;
+ * free() it.  NULL: none. */
+char *vm_locked_image(struct vm *vm, const char *device);
+/* The passphrase of an image, named as above.  -EACCES: it is wrong.  0 too if it is
+ * not locked any more. */
+int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err);
+/* A line for each drive that waits for one; p NULL: to standard error. */
+void vm_print_locked(struct vm *vm, struct printer *p);
+bool vm_has_drive(struct vm *vm, const char *id);
 
 /* Told on the main thread when the run state changes or the guest resets. */
 struct vm_watcher {

@@ -1,5 +1,6 @@
 /* Drives of a machine: opening their images, and the devices that show them. */
 #include "block/blk.h"
+#include "block/unlock.h"
 #include "devices/device.h"
 #include "devices/ide/ide.h"
 #include "vmm/vm.h"
@@ -8,6 +9,7 @@
 
 static int open_drive(struct vm *vm, const struct drive_config *c, struct error *err)
 {
+	const struct unlock_policy unlock = {.when = UNLOCK_LATER, .secrets = &vm->config->secrets};
 	struct blk_options options = {
 		.id = c->id,
 		.file = c->file,
@@ -17,6 +19,8 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 		.readonly = c->readonly,
 		.snapshot = c->snapshot,
 		.discard_unmap = c->discard_unmap,
+		.image = c->image.n ? &c->image : NULL,
+		.unlock = &unlock,
 	};
 	struct drive *d;
 	struct blk *blk;
@@ -27,6 +31,8 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 	d->config = c;
 	d->blk = blk;
 	list_append(&vm->drives, &d->link);
+	if (blk_is_encrypted(blk))
+		vm_hide_memory();
 	return 0;
 }
 
@@ -52,6 +58,11 @@ void vm_close_drives(struct vm *vm)
 		blk_close(d->blk);
 		free(d);
 	}
+}
+
+bool vm_has_drive(struct vm *vm, const char *id)
+{
+	return vm_find_drive(vm, id) != NULL;
 }
 
 struct drive *vm_find_drive(struct vm *vm, const char *id)

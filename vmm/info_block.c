@@ -15,8 +15,8 @@ static void print_drive(const struct drive *d, const struct blk_info *info, bool
 	if (!first)
 		print_to(p, "\n");
 	if (info->has_medium)
-		print_to(p, "%s (%s): %s (%s%s)\n", id, info->node, info->file, info->format,
-			 info->readonly ? ", read-only" : "");
+		print_to(p, "%s (%s): %s (%s%s%s)\n", id, info->node, info->file, info->format,
+			 info->readonly ? ", read-only" : "", info->encrypted ? ", encrypted" : "");
 	else
 		print_to(p, "%s: [not inserted]\n", id);
 	if (d->device)
@@ -26,6 +26,8 @@ static void print_drive(const struct drive *d, const struct blk_info *info, bool
 			 open ? "open" : "closed");
 	if (info->has_medium)
 		print_to(p, "    Cache mode:       %s\n", info->cache);
+	if (info->locked)
+		print_to(p, "    Locked:           %s (no passphrase yet)\n", info->locked);
 	if (info->has_medium && info->backing_file)
 		print_to(p, "    Backing file:     %s (chain depth: %u)\n", info->backing_file,
 			 info->backing_depth);
@@ -36,8 +38,8 @@ static void print_node(const struct drive *d, const struct blk_info *info, bool 
 {
 	if (!info->has_medium)
 		return;
-	print_to(p, "%s%s: %s (%s%s)\n", first ? "" : "\n", info->node, info->file, info->format,
-		 info->readonly ? ", read-only" : "");
+	print_to(p, "%s%s: %s (%s%s%s)\n", first ? "" : "\n", info->node, info->file, info->format,
+		 info->readonly ? ", read-only" : "", info->encrypted ? ", encrypted" : "");
 	if (d->device)
 		print_to(p, "    Attached to:      %s\n", d->device->id);
 	print_to(p, "    Cache mode:       %s\n", info->cache);

@@ -194,30 +194,33 @@ int vm_reset_all(struct vm *vm)
 	return vcpus_reset(vm->vcpus);
 }
 
-static void print_stderr(struct printer *p, const char *text, size_t bytes)
+/* Monitors say it when somebody is there; whoever started us may have none. */
+static void say_locked(struct vm *vm)
 {
-	fwrite(text, 1, bytes, stderr);
-}
-
-static int load_first(struct vm *vm, struct error *err)
-{
-	struct printer p = {.print = print_stderr};
-
-	return vm_loadvm(vm, vm->config->loadvm, &p, err);
+	list_for_each (pos, &vm->config->monitors)
+		if (!strcmp(list_entry(pos, struct frontend_config, link)->spec, "stdio"))
+			return;
+	vm_print_locked(vm, NULL);
 }
 
 int vm_start(struct vm *vm, struct error *err)
 {
+	AUTO_FREE char *locked = NULL;
 	int ret = vm_reset_all(vm);
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "cannot reset the machine");
 	ret = vm_add_monitors(vm, err);
-	if (ret == 0 && vm->config->loadvm)
-		ret = load_first(vm, err);
-	if (ret < 0 || vm->config->start_stopped)
+	if (ret < 0)
 		return ret;
-	return vm_cont(vm, err);
+	vm->load_waits = vm->config->loadvm;
+	locked = vm_locked_image(vm, NULL);
+	if (locked) {
+		say_locked(vm);
+		return 0;
+	}
+	ret = vm_load_waiting(vm, NULL, err);
+	return ret < 0 || vm->config->start_stopped ? ret : vm_cont(vm, err);
 }
 
 int vm_exit_status(const struct vm *vm)

@@ -124,6 +124,8 @@ static int run(const struct config *c, struct error *err)
 		return err->code;
 	if (c->process_name)
 		prctl(PR_SET_NAME, c->process_name);
+	if (c->secrets.n)
+		vm_hide_memory();
 	ret = daemon_begin(&d, c, err);
 	if (ret < 0)
 		return ret;

@@ -128,6 +128,31 @@ static int drive_flags(struct config *c, struct drive_config *d, const struct op
 	return 0;
 }
 
+/* What is not the drive's is the image's; its driver says what there is. */
+static void image_options(struct drive_config *d, const struct opts *o)
+{
+	static const char *const own[] = {"file",     "if",	  "index",	   "bus",
+					  "unit",     "media",	  "format",	   "driver",
+					  "cache",    "aio",	  "serial",	   "id",
+					  "readonly", "snapshot", "read-only",	   "discard",
+					  "werror",   "rerror",	  "detect-zeroes", "copy-on-read",
+					  NULL};
+
+	for (unsigned i = 0; i < o->n; i++) {
+		const struct opt *opt = &o->v[i];
+
+		if (parse_choice(opt->name, own) < 0 &&
+		    !(opt->bare && !strncmp(opt->name, "no", 2) &&
+		      parse_choice(opt->name + 2, own) >= 0))
+			opts_add(&d->image, opt->name, opt->value, opt->bare);
+	}
+}
+
+static bool names_file(const struct opts *image)
+{
+	return opts_has(image, "file.filename") || opts_has(image, "file.driver");
+}
+
 int option_drive(struct config *c, const struct option_use *use, struct error *err)
 {
 	const struct opts *o = use->opts;
@@ -153,10 +178,11 @@ int option_drive(struct config *c, const struct option_use *use, struct error *e
 	opts_get_str(o, "cache", &d->cache);
 	opts_get_str(o, "aio", &d->aio);
 	opts_get_str(o, "serial", &d->serial);
+	image_options(d, o);
 	ret = drive_flags(c, d, o, err);
 	if (ret == 0)
 		ret = drive_place(d, o, err);
-	if (ret == 0 && !d->file && !d->cdrom)
+	if (ret == 0 && !d->file && !d->cdrom && !names_file(&d->image))
 		ret = err_set(err, -EINVAL, "Must specify either driver or file");
 	return ret;
 }

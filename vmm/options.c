@@ -1,6 +1,8 @@
 /* The table of options: it drives parsing and the text of -help. */
 #include "vmm/options.h"
 
+#include "block/names.h"
+
 /* Rows: plain text or none, a list of key=value, a text or flag kept as it is. */
 #define PLAIN(n, a, h, fn, g)                                                                      \
 	{                                                                                          \
@@ -29,9 +31,6 @@ static const char *const group_titles[OPTION_GROUPS] = {
 
 static const char machine_keys[] = "type accel usb vmport hpet acpi pit graphics kernel-irqchip "
 				   "kernel initrd append firmware";
-static const char drive_keys[] = "file if index bus unit media format driver cache aio readonly "
-				 "read-only snapshot serial id discard detect-zeroes werror rerror "
-				 "copy-on-read";
 static const char chardev_keys[] = "backend id path mux server wait append signal logfile";
 
 const struct option options[] = {
@@ -62,6 +61,10 @@ const struct option options[] = {
 	     "use '-device help' to print all possible drivers\n"
 	     "use '-device driver,help' to print all possible properties",
 	     option_device, GROUP_STANDARD, "driver", NULL),
+	LIST("object", "secret,id=id,file=file|data=string[,format=raw|base64][,keyid=id,iv=iv]",
+	     "a passphrase that -drive names by its id; encrypted disks without one wait\n"
+	     "for it at the monitor's command 'cont'",
+	     option_object, GROUP_STANDARD, "qom-type", NULL),
 	PLAIN("global", "driver.property=value", "not available: give the property to -device",
 	      option_global, GROUP_STANDARD),
 	LIST("name", "[guest=]string1[,process=string2][,debug-threads=on|off]",
@@ -79,8 +82,11 @@ const struct option options[] = {
 	     "[file=file][,if=ide|virtio|none][,index=i][,bus=n,unit=m]\n"
 	     "       [,media=disk|cdrom][,format=f][,id=name][,serial=s][,readonly=on|off]\n"
 	     "       [,snapshot=on|off][,discard=ignore|unmap][,aio=threads|native|io_uring]\n"
-	     "       [,cache=writethrough|writeback|none|directsync|unsafe]",
-	     "use 'file' as a drive image", option_drive, GROUP_BLOCK, "", drive_keys),
+	     "       [,cache=writethrough|writeback|none|directsync|unsafe]\n"
+	     "       [,encrypt.key-secret=id]",
+	     "use 'file' as a drive image; other keys are options of its format, as\n"
+	     "--image-opts of cowimg names them",
+	     option_drive, GROUP_BLOCK, "", NULL),
 	PLAIN("snapshot", NULL, "write to temporary files instead of disk image files",
 	      option_snapshot, GROUP_BLOCK),
 
@@ -233,6 +239,21 @@ int option_apply_opts(struct config *c, const struct option *o, const char *sour
 	return ret < 0 ? ret : o->apply(c, &use, err);
 }
 
+/* "key=value,..." or {"key": "value", ...} */
+static int parse_opts(const struct option *o, const char *text, struct opts *opts,
+		      struct error *err)
+{
+	AUTO_FREE char *json = NULL;
+	int ret;
+
+	if (*text != '{')
+		return opts_parse(opts, text, *o->implied ? o->implied : NULL, err);
+	json = xasprintf("json:%s", text);
+	ret = name_parse_json(json, opts, err);
+	explicit_bzero(json, strlen(json));
+	return ret;
+}
+
 int option_apply(struct config *c, const struct option *o, const char *source, const char *text,
 		 struct error *err)
 {
@@ -242,7 +263,7 @@ int option_apply(struct config *c, const struct option *o, const char *source, c
 
 	if (!o->implied)
 		return o->apply(c, &use, err);
-	ret = opts_parse(&opts, text, *o->implied ? o->implied : NULL, err);
+	ret = parse_opts(o, text, &opts, err);
 	if (ret < 0)
 		return ret;
 	ret = option_apply_opts(c, o, source, &opts, err);

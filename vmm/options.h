@@ -57,6 +57,10 @@ option_fn option_machine, option_accel, option_enable_kvm, option_cpu, option_sm
 	option_name, option_uuid, option_rtc, option_global;
 /* option_drive.c */
 option_fn option_drive, option_hard_disk, option_cdrom, option_snapshot;
+/* option_object.c */
+option_fn option_object;
+/* Nobody is to read the passphrases of -object in the process's arguments. */
+void option_object_hide(char *text);
 /* option_char.c */
 option_fn option_serial, option_monitor, option_chardev, option_mon, option_debugcon,
 	option_nographic, option_echr, option_parallel;

@@ -126,12 +126,13 @@ static int read_line(struct reader *r, char *text, struct error *err)
 int config_read_file(struct config *c, const char *path, struct error *err)
 {
 	struct reader r = {.config = c, .path = path};
-	char line[LINE_BYTES_MAX];
+	char line[LINE_BYTES_MAX], buffer[LINE_BYTES_MAX];
 	FILE *from = fopen(path, "re");
 	int ret = 0;
 
 	if (!from)
 		return err_set_errno(err, -errno, "Could not open '%s'", path);
+	setvbuf(from, buffer, _IOFBF, sizeof(buffer));
 	while (ret == 0 && fgets(line, sizeof(line), from)) {
 		r.line++;
 		if (!strchr(line, '\n') && !feof(from))
@@ -145,5 +146,7 @@ int config_read_file(struct config *c, const char *path, struct error *err)
 		ret = apply_section(&r, err);
 	opts_fini(&r.opts);
 	fclose(from);
+	explicit_bzero(line, sizeof(line)); /* [object] may have held a passphrase */
+	explicit_bzero(buffer, sizeof(buffer));
 	return ret;
 }

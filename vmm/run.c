@@ -146,6 +146,12 @@ int vm_stop(struct vm *vm, struct error *err)
 
 int vm_cont(struct vm *vm, struct error *err)
 {
+	int ret = vm->state == RUN_RUNNING ? 0 : vm_check_unlocked(vm, err);
+
+	if (ret == 0)
+		ret = vm_load_waiting(vm, NULL, err);
+	if (ret < 0)
+		return ret;
 	if (vm->memory_lost)
 		return err_set(err, -EIO,
 			       "Guest memory is not whole: a snapshot could not be read. Reset the "
@@ -182,6 +188,7 @@ static int reset(struct vm *vm)
 	bool running = vm->state == RUN_RUNNING;
 	int ret;
 
+	vm->load_waits = false;
 	if (running)
 		vm_stop_as(vm, RUN_PAUSED);
 	ret = vm_reset_all(vm);

@@ -66,6 +66,7 @@ struct vm {
 	bool devices_held, quitting;
 	bool memory_lost; /* part of what loadvm should have brought; until a reset or loadvm */
 	bool was_reset;	  /* at least once: -boot once is over */
+	bool load_waits;  /* -loadvm, until all images are unlocked and cont is said */
 
 	struct list drives, streams, consoles;
 	struct snapshots *snapshots; /* NULL until the first */
@@ -103,6 +104,11 @@ void vm_close_drives(struct vm *vm);
 struct drive *vm_find_drive(struct vm *vm, const char *id);
 /* Make the device of every drive with an interface of its own (if=ide, virtio). */
 int vm_attach_drives(struct vm *vm, struct error *err);
+
+/* unlock.c */
+int vm_check_unlocked(struct vm *vm, struct error *err); /* -EACCES: an image is locked */
+/* No core dumps, and nobody else reads our memory: keys are in it. */
+void vm_hide_memory(void);
 
 /* streams.c */
 int vm_open_streams(struct vm *vm, struct error *err);

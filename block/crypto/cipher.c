@@ -14,6 +14,7 @@
 #include <errno.h>
 
 struct cipher {
+	unsigned owners;		 /* [atomic] the last one frees; all equal partners */
 	struct cipher_spec spec;	 /* [const] */
 	struct cipher_context prototype; /* [const] copied, never run */
 	struct mutex lock;
@@ -110,6 +111,7 @@ int cipher_new(struct cipher **out, const struct cipher_spec *spec, const struct
 			       "Algorithm 'aes' with key size %zu bytes not supported",
 			       spec->mode == CIPHER_XTS ? key->bytes / 2 : key->bytes);
 	c = xnew(struct cipher);
+	c->owners = 1;
 	c->spec = *spec;
 	c->prototype.spec = &c->spec;
 	mutex_init(&c->lock);
@@ -126,11 +128,17 @@ int cipher_new(struct cipher **out, const struct cipher_spec *spec, const struct
 	return 0;
 }
 
+struct cipher *cipher_ref(struct cipher *c)
+{
+	__atomic_fetch_add(&c->owners, 1, __ATOMIC_RELAXED);
+	return c;
+}
+
 void cipher_free(struct cipher *c)
 {
 	struct cipher_context *x;
 
-	if (!c)
+	if (!c || __atomic_sub_fetch(&c->owners, 1, __ATOMIC_ACQ_REL))
 		return;
 	while ((x = c->idle)) {
 		c->idle = x->next;

@@ -25,7 +25,8 @@ bool cipher_key_fits(enum cipher_mode mode, size_t key_bytes);
 /* The key is not kept.  Fills err: lengths that do not fit, no memory. */
 int cipher_new(struct cipher **out, const struct cipher_spec *spec, const struct key *key,
 	       struct error *err);
-void cipher_free(struct cipher *c); /* NULL is fine */
+struct cipher *cipher_ref(struct cipher *c); /* one more owner, of any thread */
+void cipher_free(struct cipher *c);	     /* of one owner; NULL is fine */
 
 /* A thread's own contexts, with the key in them: take, use, put back.  NULL: no
  * memory.  [any thread] */

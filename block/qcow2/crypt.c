@@ -223,3 +223,26 @@ enum crypt_method qcow2_crypt_method(const struct image *img)
 {
 	return container_of(img, struct qcow2, img)->crypt.method;
 }
+
+int qcow2_crypt_share(struct image *img, struct cipher **out)
+{
+	struct qcow2 *q = to_qcow2(img);
+
+	if (!q->crypt.io.cipher)
+		return -EACCES;
+	*out = cipher_ref(q->crypt.io.cipher);
+	return 0;
+}
+
+int qcow2_crypt_unlock_shared(struct image *img, struct cipher *cipher)
+{
+	struct qcow2 *q = to_qcow2(img);
+
+	if (!img->locked) {
+		cipher_free(cipher);
+		return -EINVAL;
+	}
+	q->crypt.io.cipher = cipher;
+	img->locked = false;
+	return 0;
+}

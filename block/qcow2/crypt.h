@@ -67,5 +67,10 @@ int qcow2_crypt_format(struct fiber *f, const struct qcow2_crypt_create *c, stru
 /* The LUKS header of an open image, locked or not; NULL: none. */
 struct luks *qcow2_luks(struct image *img);
 enum crypt_method qcow2_crypt_method(const struct image *img); /* img->driver is qcow2 */
+/* One file opened twice, by two loops: the cipher of the unlocked image, with one more
+ * owner (-EACCES: it is locked), and the locked one unlocked by it, which takes it in
+ * any case (-EINVAL: not locked). */
+int qcow2_crypt_share(struct image *img, struct cipher **out);
+int qcow2_crypt_unlock_shared(struct image *img, struct cipher *cipher);
 
 #endif

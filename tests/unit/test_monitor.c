@@ -24,6 +24,8 @@ struct vm {
 	u32 port, value, size, nmis, resets, quits, savevms, cancels;
 	struct vm_waiter *waiter;
 	bool running;
+	const char *locked[3]; /* images, to be unlocked by "right", in order */
+	unsigned unlocked, loads;
 };
 
 /* --- the fake machine ----------------------------------------------------------- */
@@ -66,6 +68,41 @@ int vm_system_powerdown(struct vm *vm, struct error *err)
 int vm_nmi(struct vm *vm, u32 cpu, struct error *err)
 {
 	vm->nmis += 1 + cpu;
+	return 0;
+}
+
+char *vm_locked_image(struct vm *vm, const char *device)
+{
+	const char *image = vm->locked[vm->unlocked];
+
+	if (!image || (device && strncmp(image, device, strlen(device))))
+		return NULL;
+	return xstrdup(image);
+}
+
+int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err)
+{
+	assert_string_equal(image, vm->locked[vm->unlocked]);
+	if (!strcmp(passphrase, "broken"))
+		return err_set(err, -EIO, "Unable to read key slots");
+	if (strcmp(passphrase, "right"))
+		return err_set(err, -EACCES, "Invalid password");
+	vm->unlocked++;
+	return 0;
+}
+
+void vm_print_locked(struct vm *vm, struct printer *p)
+{
+}
+
+bool vm_has_drive(struct vm *vm, const char *id)
+{
+	return !strcmp(id, "hd0") || !strcmp(id, "hd1");
+}
+
+int vm_load_waiting(struct vm *vm, struct printer *p, struct error *err)
+{
+	vm->loads++;
 	return 0;
 }
 
@@ -528,6 +565,81 @@ static void ctrl_c_cancels_and_a_peer_that_goes_is_forgotten(void **state)
 	assert_null(x.vm.waiter);
 }
 
+#define ASKED_0 "hd0 (a) is encrypted.\nPassword: "
+#define ASKED_1 "hd1 (b) is encrypted.\nPassword: "
+
+static void cont_asks_for_the_passphrase_of_every_locked_image(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	x.vm.locked[0] = "hd0 (a)";
+	x.vm.locked[1] = "hd1 (b)";
+	type(&x, "");
+	assert_string_equal(type(&x, "cont\r"), "cont\n" ASKED_0);
+	assert_string_equal(type(&x, "wrongx\177\r"), "\nInvalid password\n" ASKED_0);
+	assert_string_equal(type(&x, "junk\025right\r"), "\n" ASKED_1);
+	assert_false(x.vm.running);
+	assert_string_equal(type(&x, "right\r"), "\n(cowvm) ");
+	assert_true(x.vm.running);
+	assert_int_equal(x.vm.loads, 1);
+	answer_is(&x, "info history", "0: 'cont'\n1: 'info history'\n");
+	teardown(&x);
+}
+
+static void passphrases_typed_ahead_are_not_taken_for_commands(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	x.vm.locked[0] = "hd0 (a)";
+	x.vm.locked[1] = "hd1 (b)";
+	type(&x, "");
+	assert_string_equal(type(&x, "c\rright\rright\rinfo name\r"),
+			    "c\n" ASKED_0 "\n" ASKED_1 "\n(cowvm) info name\nfake name\n(cowvm) ");
+	assert_true(x.vm.running);
+	teardown(&x);
+}
+
+static void three_wrong_passphrases_or_ctrl_c_end_the_question(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	x.vm.locked[0] = "hd0 (a)";
+	type(&x, "");
+	type(&x, "cont\r1\r2\r");
+	assert_string_equal(type(&x, "3\r"), "\nError: Invalid password\n(cowvm) ");
+	type(&x, "cont\r");
+	assert_string_equal(type(&x, "righ\003"), "\nError: hd0 (a) is still encrypted\n(cowvm) ");
+	type(&x, "cont\r");
+	assert_string_equal(type(&x, "broken\r"), "\nError: Unable to read key slots\n(cowvm) ");
+	assert_false(x.vm.running);
+	type(&x, "cont\rrig"); /* and the peer goes */
+	teardown(&x);
+}
+
+static void block_passwd_unlocks_one_drive(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	x.vm.locked[0] = "hd0 (a)";
+	x.vm.locked[1] = "hd1 (b)";
+	type(&x, "");
+	answer_is(&x, "block_passwd hd2 right", "Error: Device 'hd2' not found\n");
+	answer_is(&x, "block_passwd hd1 right", "Error: Device 'hd1' is not locked\n");
+	answer_is(&x, "block_passwd hd0 wrong", "Error: Invalid password\n");
+	answer_is(&x, "block_passwd hd0 right", "");
+	assert_string_equal(type(&x, "block_passwd hd1\r"), "block_passwd hd1\n" ASKED_1);
+	assert_string_equal(type(&x, "right\r"), "\n(cowvm) ");
+	assert_int_equal(x.vm.unlocked, 2);
+	assert_false(x.vm.running);
+	/* What was typed there does not come back with the cursor keys. */
+	assert_null(strstr(type(&x, "info history\r"), "right"));
+	teardown(&x);
+}
+
 static void help_lists_every_command(void **state)
 {
 	static struct fixture x;
@@ -558,6 +670,10 @@ int main(void)
 		cmocka_unit_test(nothing_runs_after_quit),
 		cmocka_unit_test(a_command_that_takes_its_time_holds_the_prompt),
 		cmocka_unit_test(ctrl_c_cancels_and_a_peer_that_goes_is_forgotten),
+		cmocka_unit_test(cont_asks_for_the_passphrase_of_every_locked_image),
+		cmocka_unit_test(passphrases_typed_ahead_are_not_taken_for_commands),
+		cmocka_unit_test(three_wrong_passphrases_or_ctrl_c_end_the_question),
+		cmocka_unit_test(block_passwd_unlocks_one_drive),
 		cmocka_unit_test(help_lists_every_command),
 	};
 

@@ -231,6 +231,49 @@ static void hard_disks_have_their_places(void **state)
 	config_fini(&c);
 }
 
+static void secrets_are_kept_and_hidden_from_the_command_line(void **state)
+{
+	char word[] = "-object", text[] = "secret,data=a,,b,id=s",
+	     json[] = "{\"qom-type\":\"secret\","
+		      "\"id\":\"j\",\"data\":\"k\"}";
+	char *argv[] = {"cowvm", word, text, word, json, NULL};
+	struct error err = {0};
+	struct config c;
+
+	config_init(&c);
+	assert_int_equal(config_parse(&c, 5, argv, &err), 0);
+	assert_int_equal(secrets_find(&c.secrets, "s")->bytes, 3);
+	assert_memory_equal(secrets_find(&c.secrets, "s")->data, "a,b", 3);
+	assert_int_equal(secrets_find(&c.secrets, "j")->bytes, 1);
+	assert_string_equal(text, "secret,data=xxxx,id=s");
+	assert_int_equal(strspn(json, "x"), strlen(json));
+	config_fini(&c);
+	refuse("-object secret,id=s,data=hush -object secret,id=s,data=hush",
+	       "-object secret,id=s,data=xxxx: Duplicate ID 's' for object");
+	refuse("-object secret,data=hush", "-object secret,data=xxxx: Parameter 'id' is missing");
+	refuse("-object secret,id=s",
+	       "-object secret,id=s: Either 'file' or 'data' must be provided");
+	refuse("-object foo,id=s",
+	       "-object foo,id=s: Parameter 'qom-type' does not accept value 'foo'");
+}
+
+static void what_is_not_the_drives_is_the_images(void **state)
+{
+	struct config c;
+	struct drive_config *d;
+
+	accept(&c, "-drive file=a,encrypt.key-secret=s,if=virtio,backing.encrypt.key-secret=t "
+		   "-drive driver=qcow2,file.filename=b");
+	d = drive(&c, "virtio0");
+	assert_int_equal(d->image.n, 2);
+	assert_string_equal(opts_get(&d->image, "encrypt.key-secret"), "s");
+	assert_string_equal(opts_get(&d->image, "backing.encrypt.key-secret"), "t");
+	d = drive(&c, "ide0-hd0");
+	assert_null(d->file);
+	assert_string_equal(d->format, "qcow2");
+	config_fini(&c);
+}
+
 static void drives_find_free_places(void **state)
 {
 	struct config c;
@@ -282,8 +325,7 @@ static void bad_drives_are_refused(void **state)
 	refuse("-hda a -drive file=b,index=0",
 	       "-drive file=b,index=0: drive with bus=0, unit=0 (index=0) exists");
 	refuse("-drive if=floppyx", "-drive if=floppyx: unsupported bus type 'floppyx'");
-	refuse("-drive file=a,foo=1", "-drive file=a,foo=1: Invalid parameter 'foo'");
-	refuse("-drive foo", "-drive foo: Invalid parameter 'foo'");
+	refuse("-drive foo=1", "-drive foo=1: Must specify either driver or file");
 	refuse("-drive if=ide", "-drive if=ide: Must specify either driver or file");
 	refuse("-drive file=a,media=x", "-drive file=a,media=x: 'x' invalid media");
 	refuse("-drive file=a,cache=x", "-drive file=a,cache=x: invalid cache option 'x'");
@@ -542,7 +584,9 @@ static void bad_files_are_refused_with_the_line(void **state)
 	static const struct {
 		const char *text, *message;
 	} cases[] = {
-		{"[drive]\n\n  foo = \"1\"\n", ":1: [drive]: Invalid parameter 'foo'"},
+		{"[drive]\n\n  foo = \"1\"\n", ":1: [drive]: Must specify either driver or file"},
+		{"[object \"s\"]\nqom-type = \"x\"\n",
+		 ":1: [object]: Parameter 'qom-type' does not accept value 'x'"},
 		{"[nosuch]\n", ":1: there is no group 'nosuch'"},
 		{"[hda]\n", ":1: there is no group 'hda'"},
 		{"x = \"1\"\n", ":1: no group defined"},
@@ -639,6 +683,8 @@ int main(void)
 		cmocka_unit_test(the_cpu_is_that_of_the_host),
 		cmocka_unit_test(names_and_uuid_are_kept),
 		cmocka_unit_test(hard_disks_have_their_places),
+		cmocka_unit_test(secrets_are_kept_and_hidden_from_the_command_line),
+		cmocka_unit_test(what_is_not_the_drives_is_the_images),
 		cmocka_unit_test(drives_find_free_places),
 		cmocka_unit_test(properties_of_drives_are_kept),
 		cmocka_unit_test(snapshot_holds_for_all_drives_but_those_that_refuse),

@@ -2,6 +2,8 @@
 #include "vmm/snapshot/area.h"
 
 #include "block/blk.h"
+#include "block/driver.h"
+#include "block/qcow2/crypt.h"
 #include "block/qcow2/qcow2.h"
 #include "vmm/snapshot/set.h"
 
@@ -145,4 +147,26 @@ int area_write(struct area *a, u64 off, const void *data, u64 bytes)
 	if (ret == 0)
 		ret = write_part(a, last, p ? p + (last - off) : NULL, end - last);
 	return ret;
+}
+
+/* --- encrypted images ------------------------------------------------------------- */
+
+static int share_key(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct image *img = blk_image(blk);
+
+	return img->driver == &qcow2_driver && img->encrypted ? qcow2_crypt_share(img, arg) : 0;
+}
+
+static int take_key(struct fiber *f, struct blk *blk, void *arg)
+{
+	return qcow2_crypt_unlock_shared(blk_image(blk), arg);
+}
+
+int area_unlock(struct area *a, struct blk *same)
+{
+	struct cipher *cipher = NULL;
+	int ret = blk_run(same, share_key, &cipher);
+
+	return ret < 0 || !cipher ? ret : blk_run(a->blk, take_key, cipher);
 }

@@ -23,6 +23,9 @@ void area_fini(struct area *a);
  * with it; -ENOENT: it has gone. */
 int area_clear(struct area *a, struct error *err);
 int area_adopt(struct area *a, const struct qcow2_snapshot *s, struct error *err);
+/* The drive was opened beside `same`, which shows the same file: the key of one is
+ * good for the other. */
+int area_unlock(struct area *a, struct blk *same);
 int area_write(struct area *a, u64 off, const void *data, u64 bytes); /* data NULL: zeros */
 int area_read(struct area *a, u64 off, void *data, u64 bytes);
 

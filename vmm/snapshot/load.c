@@ -15,6 +15,7 @@
 #include "block/blk.h"
 #include "block/driver.h"
 #include "block/file.h"
+#include "block/unlock.h"
 #include "vmm/vmstate.h"
 
 #include <errno.h>
@@ -126,17 +127,20 @@ static int open_reader(struct load_job *job, struct error *err)
 	int fd = blk_run(job->set.drives[0]->blk, image_fd, NULL);
 	AUTO_FREE char *file = fd < 0 ? xstrdup(blk_file(job->set.drives[0]->blk))
 				      : xasprintf("/proc/self/fd/%d", fd);
+	static const struct unlock_policy later = {.when = UNLOCK_LATER};
 	struct blk_options options = {.id = "loadvm",
 				      .file = file,
 				      .format = "qcow2",
 				      .readonly = true,
+				      .unlock = &later,
 				      .vm_state_of = job->entry.id};
 	int ret = blk_open(&job->reader, &options, err);
 
 	if (ret < 0)
 		return err_prefix(err, "snapshot '%s'", job->entry.name);
 	area_init(&job->area, job->reader);
-	return 0;
+	ret = area_unlock(&job->area, job->set.drives[0]->blk);
+	return ret < 0 ? err_set_errno(err, ret, "snapshot '%s': its image", job->entry.name) : 0;
 }
 
 static int read_all(struct load_job *job, struct printer *p, struct error *err)
@@ -384,6 +388,7 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 		load_free(job);
 		return ret;
 	}
+	vm->load_waits = false;
 	if (job->live)
 		s->load = job; /* until memory_done, which may be on its way already */
 	else

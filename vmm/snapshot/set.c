@@ -16,6 +16,21 @@ static int is_qcow2(struct fiber *f, struct blk *blk, void *arg)
 	return img && img->driver == &qcow2_driver;
 }
 
+/* The VM state holds what the guest knows: it goes where it is encrypted, if there
+ * is such a place. */
+static void encrypted_first(struct drive_set *set)
+{
+	for (u32 i = 0; i < set->n; i++) {
+		struct drive *d = set->drives[i];
+
+		if (!blk_is_encrypted(d->blk))
+			continue;
+		memmove(set->drives + 1, set->drives, i * sizeof(*set->drives));
+		set->drives[0] = d;
+		return;
+	}
+}
+
 int drive_set_init(struct drive_set *set, struct vm *vm, struct error *err)
 {
 	set->n = 0;
@@ -33,6 +48,7 @@ int drive_set_init(struct drive_set *set, struct vm *vm, struct error *err)
 				       SET_MAX_DRIVES);
 		set->drives[set->n++] = d;
 	}
+	encrypted_first(set);
 	return set->n ? 0 : err_set(err, -ENOTSUP, "No block device can accept snapshots");
 }
 

@@ -7,8 +7,10 @@
 
 int snapshots_of(struct vm *vm, struct snapshots **out, struct error *err)
 {
-	int ret = 0;
+	int ret = vm_check_unlocked(vm, err);
 
+	if (ret < 0)
+		return ret;
 	if (!vm->snapshots) {
 		struct snapshots *s = xnew(struct snapshots);
 

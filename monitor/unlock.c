@@ -1,0 +1,142 @@
+/* Commands that ask for passphrases: `cont` for those of every locked image, one after
+ * the other, block_passwd for those of one drive.  Typed text is not shown, and
+ * wiped as soon as it was tried.  Thread: main. */
+#include "monitor/internal.h"
+
+#include <errno.h>
+
+#define TRIES_MOST 3
+
+struct unlock {
+	struct monitor_wait wait;
+	struct vm *vm;
+	char *device; /* NULL: all of them, and go on */
+	char *image;  /* that is being asked about */
+	unsigned tries;
+};
+
+static void unlock_free(struct unlock *u)
+{
+	free(u->device);
+	free(u->image);
+	free(u);
+}
+
+static void gone(struct monitor_wait *w)
+{
+	unlock_free(container_of(w, struct unlock, wait));
+}
+
+/* Ctrl-c while a question stands is its answer. */
+static void interrupt(struct monitor_wait *w)
+{
+}
+
+static int go_on(struct vm *vm, struct printer *p, struct error *err)
+{
+	int ret = vm_load_waiting(vm, p, err);
+
+	return ret < 0 ? ret : vm_cont(vm, err);
+}
+
+static void end(struct unlock *u, int ret, const char *text)
+{
+	struct monitor *mon = u->wait.mon;
+
+	if (ret < 0)
+		print_to(monitor_printer(mon), "Error: %s\n", text);
+	unlock_free(u);
+	monitor_resume(mon);
+}
+
+static void answer(struct monitor_wait *w, const char *text);
+
+static void ask(struct unlock *u)
+{
+	print_to(monitor_printer(u->wait.mon), "%s is encrypted.\n", u->image);
+	monitor_ask_secret(u->wait.mon, "Password: ", answer);
+}
+
+/* The next image, or what was wanted in the first place. */
+static void next(struct unlock *u)
+{
+	struct error err = {0};
+	int ret = 0;
+
+	free(u->image);
+	u->image = vm_locked_image(u->vm, u->device);
+	u->tries = 0;
+	if (u->image) {
+		ask(u);
+		return;
+	}
+	if (!u->device)
+		ret = go_on(u->vm, monitor_printer(u->wait.mon), &err);
+	end(u, ret, err.text);
+}
+
+static void answer(struct monitor_wait *w, const char *text)
+{
+	struct unlock *u = container_of(w, struct unlock, wait);
+	struct error err = {0};
+	int ret;
+
+	if (!text) {
+		err_set(&err, -EINTR, "%s is still encrypted", u->image);
+		end(u, -EINTR, err.text);
+		return;
+	}
+	ret = vm_unlock(u->vm, u->image, text, &err);
+	if (ret == 0) {
+		next(u);
+	} else if (ret == -EACCES && ++u->tries < TRIES_MOST) {
+		print_to(monitor_printer(w->mon), "%s\n", err.text);
+		ask(u);
+	} else {
+		end(u, ret, err.text);
+	}
+}
+
+static void start(struct cmd_ctx *ctx, const char *device, char *image)
+{
+	struct unlock *u = xnew(struct unlock);
+
+	u->vm = ctx->vm;
+	u->device = device ? xstrdup(device) : NULL;
+	u->image = image;
+	u->wait.interrupt = interrupt;
+	u->wait.gone = gone;
+	monitor_suspend(ctx->mon, &u->wait);
+	ask(u);
+}
+
+int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	char *image = ctx->mon ? vm_locked_image(ctx->vm, NULL) : NULL;
+
+	if (!image)
+		return go_on(ctx->vm, ctx->out, err);
+	start(ctx, NULL, image);
+	return 0;
+}
+
+int cmd_block_passwd(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	const char *device = a->text[0], *passphrase = a->text[1];
+	char *image;
+	int ret;
+
+	if (!vm_has_drive(ctx->vm, device))
+		return err_set(err, -ENODEV, "Device '%s' not found", device);
+	image = vm_locked_image(ctx->vm, device);
+	if (!image)
+		return err_set(err, -EINVAL, "Device '%s' is not locked", device);
+	if (!passphrase && ctx->mon) {
+		start(ctx, device, image);
+		return 0;
+	}
+	ret = passphrase ? vm_unlock(ctx->vm, image, passphrase, err)
+			 : err_set(err, -EINVAL, "Parameter 'password' is missing");
+	free(image);
+	return ret;
+}
