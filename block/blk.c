@@ -6,6 +6,7 @@
 #include "block/blk.h"
 
 #include "base/io.h"
+#include "base/log.h"
 #include "base/thread.h"
 #include "block/blk_internal.h"
 #include "block/unlock.h"
@@ -132,6 +133,25 @@ void blk_submit(struct blk *blk, struct blk_req *req)
 	loop_post(blk->loop, &req->call);
 }
 
+/* What the guest did wrong is not going to be right the next time. */
+static bool is_hopeless(int ret)
+{
+	return ret == -EINVAL || ret == -EROFS || ret == -ENOMEDIUM || ret == -EACCES;
+}
+
+enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret)
+{
+	static const char *const names[] = {"read", "write", "flush", "discard", "write of zeros"};
+	enum blk_on_error action = op == BLK_READ ? blk->on_read_error : blk->on_write_error;
+
+	if (is_hopeless(ret) || (op != BLK_READ && blk->werror_enospc && ret != -ENOSPC))
+		return BLK_REPORT;
+	if (action == BLK_STOP && !__atomic_exchange_n(&blk->error_said, true, __ATOMIC_RELAXED))
+		log_warn("%s: %s failed: %s: the guest is stopped, 'cont' tries again", blk->id,
+			 names[op], strerror(-ret));
+	return action;
+}
+
 /* --- functions on the loop ------------------------------------------------- */
 
 struct run_call {
@@ -218,6 +238,9 @@ void blk_drain_stop(struct blk *blk)
 
 static void drain_end(void *arg)
 {
+	struct blk *blk = arg;
+
+	__atomic_store_n(&blk->error_said, false, __ATOMIC_RELAXED);
 	blk_drain_stop(arg);
 }
 

@@ -45,6 +45,9 @@ struct blk_req {
 	u64 start_ns;
 };
 
+/* What a device does about a failed request. */
+enum blk_on_error { BLK_REPORT, BLK_IGNORE, BLK_STOP };
+
 struct blk_options {
 	const char *id;	    /* "ide0-hd0"; copied */
 	const char *file;   /* NULL: no medium (CD drive) */
@@ -54,6 +57,8 @@ struct blk_options {
 	bool readonly;
 	bool snapshot; /* writes go to a temporary overlay, dropped at close */
 	bool discard_unmap;
+	const char *werror; /* report ignore stop enospc; NULL: enospc */
+	const char *rerror; /* report ignore stop; NULL: report */
 	/* Id of an internal snapshot whose VM state is all that is wanted: read-only, and
 	 * beside whoever writes the image.  NULL: no. */
 	const char *vm_state_of;
@@ -72,6 +77,9 @@ void blk_close(struct blk *blk);
 int blk_from_image(struct blk **out, struct loop *loop, struct image *img);
 
 void blk_submit(struct blk *blk, struct blk_req *req); /* [any thread] */
+/* Of a request that ended with ret < 0.  BLK_STOP: the machine stops, and the request
+ * is submitted again when it goes on.  [any thread] */
+enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret);
 
 /* Run fn as a fiber on the loop and wait for its result.  From any thread but
  * the loop's own. */

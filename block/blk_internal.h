@@ -9,15 +9,18 @@
 #include "block/unlock.h"
 
 struct blk {
-	char *id;		     /* [const] */
-	char *file;		     /* [loop, while drained] NULL: no medium */
-	char *cache;		     /* [const] */
-	struct loop *loop;	     /* [const] */
-	bool owns_loop;		     /* [const] */
-	bool readonly;		     /* [const] */
-	bool write_cache;	     /* [const] */
-	bool locked;		     /* an image of the chain is: no requests */
-	struct image *img;	     /* [loop] NULL: no medium */
+	char *id;	    /* [const] */
+	char *file;	    /* [loop, while drained] NULL: no medium */
+	char *cache;	    /* [const] */
+	struct loop *loop;  /* [const] */
+	bool owns_loop;	    /* [const] */
+	bool readonly;	    /* [const] */
+	bool write_cache;   /* [const] */
+	bool werror_enospc; /* [const] werror is for -ENOSPC; others are reported */
+	enum blk_on_error on_write_error, on_read_error; /* [const] */
+	bool error_said;				 /* [atomic] since the machine went on */
+	bool locked;					 /* an image of the chain is: no requests */
+	struct image *img;				 /* [loop] NULL: no medium */
 	struct open_policy policy;   /* [const] for images that come over this one */
 	struct unlock_policy unlock; /* [const] policy.unlock */
 	u64 bytes;		     /* [atomic] relaxed: a figure of its own */

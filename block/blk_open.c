@@ -51,6 +51,24 @@ static int find_backend(const char *aio, enum loop_backend *out)
 	return 0;
 }
 
+static const char *const error_actions[] = {"report", "ignore", "stop", "enospc", NULL};
+
+/* In the order of enum blk_on_error; enospc is a stop for one kind of error. */
+static int set_error_actions(struct blk *blk, const struct blk_options *opt, struct error *err)
+{
+	int w = parse_choice(opt->werror ? opt->werror : "enospc", error_actions);
+	int r = parse_choice(opt->rerror ? opt->rerror : "report", error_actions);
+
+	if (w < 0)
+		return err_set(err, -EINVAL, "'%s' invalid write error action", opt->werror);
+	if (r < 0 || r > BLK_STOP)
+		return err_set(err, -EINVAL, "'%s' invalid read error action", opt->rerror);
+	blk->werror_enospc = w > BLK_STOP;
+	blk->on_write_error = MIN(w, BLK_STOP);
+	blk->on_read_error = r;
+	return 0;
+}
+
 static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
 {
 	struct blk *blk = xnew(struct blk);
@@ -228,7 +246,8 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	if (opt->unlock)
 		blk->unlock = *opt->unlock;
 	blk->policy.unlock = &blk->unlock;
-	if (opt->file || opt->image)
+	ret = set_error_actions(blk, opt, err);
+	if (ret == 0 && (opt->file || opt->image))
 		ret = blk_run(blk, open_fiber, &call);
 	if (ret < 0) {
 		stop_loop(loop);

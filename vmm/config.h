@@ -25,7 +25,7 @@ struct drive_config {
 	char *source; /* "-hda x": how messages name it */
 	char *id;     /* "ide0-hd0" */
 	char *file;   /* NULL: no medium */
-	char *format, *cache, *aio, *serial;
+	char *format, *cache, *aio, *serial, *werror, *rerror;
 	struct opts image; /* what else was said of the image: "encrypt.key-secret", ... */
 	enum drive_if interface;
 	int bus, unit; /* DRIVE_NO_PLACE until config_finish */

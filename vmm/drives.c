@@ -3,6 +3,7 @@
 #include "block/unlock.h"
 #include "devices/device.h"
 #include "devices/ide/ide.h"
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -19,6 +20,8 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 		.readonly = c->readonly,
 		.snapshot = c->snapshot,
 		.discard_unmap = c->discard_unmap,
+		.werror = c->werror,
+		.rerror = c->rerror,
 		.image = c->image.n ? &c->image : NULL,
 		.unlock = &unlock,
 	};

@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "vmm/daemon.h"
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include <errno.h>

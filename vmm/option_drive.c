@@ -84,10 +84,10 @@ static const struct choice {
 	 "'"},
 	{"aio", {"threads", "native", "io_uring"}, "invalid aio option '", "'"},
 	{"discard", {"ignore", "off", "unmap", "on"}, "Invalid discard option '", "'"},
-	{"detect-zeroes", {"off"}, "detect-zeroes=", " is not available, only off"},
+	{"detect-zeroes", {"off", "on", "unmap"}, "invalid parameter value: ", ""},
 	{"copy-on-read", {"off"}, "copy-on-read=", " is not available, only off"},
-	{"werror", {"report"}, "werror=", " is not available, only report"},
-	{"rerror", {"report"}, "rerror=", " is not available, only report"},
+	{"werror", {"report", "ignore", "stop", "enospc"}, "'", "' invalid write error action"},
+	{"rerror", {"report", "ignore", "stop"}, "'", "' invalid read error action"},
 };
 
 static int check_choices(const struct opts *o, struct error *err)
@@ -131,12 +131,11 @@ static int drive_flags(struct config *c, struct drive_config *d, const struct op
 /* What is not the drive's is the image's; its driver says what there is. */
 static void image_options(struct drive_config *d, const struct opts *o)
 {
-	static const char *const own[] = {"file",     "if",	  "index",	   "bus",
-					  "unit",     "media",	  "format",	   "driver",
-					  "cache",    "aio",	  "serial",	   "id",
-					  "readonly", "snapshot", "read-only",	   "discard",
-					  "werror",   "rerror",	  "detect-zeroes", "copy-on-read",
-					  NULL};
+	static const char *const own[] = {"file",     "if",	  "index",	  "bus",
+					  "unit",     "media",	  "format",	  "driver",
+					  "cache",    "aio",	  "serial",	  "id",
+					  "readonly", "snapshot", "read-only",	  "discard",
+					  "werror",   "rerror",	  "copy-on-read", NULL};
 
 	for (unsigned i = 0; i < o->n; i++) {
 		const struct opt *opt = &o->v[i];
@@ -178,6 +177,8 @@ int option_drive(struct config *c, const struct option_use *use, struct error *e
 	opts_get_str(o, "cache", &d->cache);
 	opts_get_str(o, "aio", &d->aio);
 	opts_get_str(o, "serial", &d->serial);
+	opts_get_str(o, "werror", &d->werror);
+	opts_get_str(o, "rerror", &d->rerror);
 	image_options(d, o);
 	ret = drive_flags(c, d, o, err);
 	if (ret == 0)

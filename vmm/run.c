@@ -8,6 +8,7 @@
  *	running --S5, -no-shutdown--> shutdown          (only reset leads out)
  *	running --emulation failure--> internal-error   (only reset leads out)
  *	any stopped state --system_reset--> prelaunch */
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include "base/log.h"
@@ -246,6 +247,9 @@ static void do_wanted(struct loop_call *call)
 	} else if (wanted & 1u << MACHINE_RESET) {
 		reset_or_end(vm);
 	}
+	/* The vCPUs are on their way to a stop already. */
+	if (wanted & 1u << MACHINE_IO_ERROR && vm->state == RUN_RUNNING)
+		vm_stop_as(vm, RUN_IO_ERROR);
 }
 
 /* [any thread] */
@@ -259,6 +263,8 @@ static void request(struct machine *m, enum machine_request what, int code)
 {
 	struct vm *vm = container_of(m, struct vm, machine);
 
+	if (what == MACHINE_IO_ERROR)
+		vcpus_stop_soon(vm->vcpus);
 	if (what == MACHINE_EXIT)
 		__atomic_store_n(&vm->wanted_status, code, __ATOMIC_RELAXED);
 	want(vm, 1u << what);

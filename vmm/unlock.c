@@ -4,6 +4,7 @@
 #include "block/unlock.h"
 
 #include "block/blk.h"
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include <errno.h>

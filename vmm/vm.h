@@ -105,11 +105,6 @@ struct drive *vm_find_drive(struct vm *vm, const char *id);
 /* Make the device of every drive with an interface of its own (if=ide, virtio). */
 int vm_attach_drives(struct vm *vm, struct error *err);
 
-/* unlock.c */
-int vm_check_unlocked(struct vm *vm, struct error *err); /* -EACCES: an image is locked */
-/* No core dumps, and nobody else reads our memory: keys are in it. */
-void vm_hide_memory(void);
-
 /* streams.c */
 int vm_open_streams(struct vm *vm, struct error *err);
 void vm_close_monitors(struct vm *vm);

@@ -47,6 +47,7 @@ void ata_channel_resume(struct ata_channel *ch)
 		return;
 	if (ch->unchecked)
 		ata_channel_validate(ch);
+	ch->kept = false;
 	ata_run(ch);
 }
 
@@ -177,6 +178,7 @@ void ata_reset_drives(struct ata_channel *ch, u8 mask)
 		d->status = ATA_BSY;
 	}
 	ch->dropped = ch->in_flight;
+	ch->kept = false;
 	ch->op = ATA_OP_RESET;
 	ch->reset_mask |= mask;
 	ata_update_irq(ch);

@@ -63,6 +63,8 @@ struct ata_ops {
 	/* The memory mapped last was used (and written, if to_memory); go on after
 	 * that many of its bytes, 0: from the same place again. */
 	void (*dma_moved)(struct ata_channel *ch, bool to_memory, u32 bytes);
+	/* A request failed and is kept: the machine is to stop. */
+	void (*io_error)(struct ata_channel *ch);
 };
 
 struct ata_channel {
@@ -84,6 +86,7 @@ struct ata_channel {
 
 	/* [lock] not saved: idle while state is saved */
 	bool in_flight, dropped;
+	bool kept;	/* the step failed and is taken again when the machine goes on */
 	bool unchecked; /* loaded, not yet known to fit the drives */
 	u8 paused;	/* how often: by the controller and by each drive */
 	u32 io_sectors;

@@ -60,6 +60,28 @@ static void io_failed(struct ata_channel *ch, int ret)
 		ata_fail(ch, ATA_UNC);
 }
 
+/* As the drive is told to: go on as if nothing had happened, or stop the machine with
+ * the step still to be taken; else the host hears of it. */
+static void io_error(struct ata_channel *ch, enum blk_op op, int ret)
+{
+	struct ata_drive *d = ata_active(ch);
+
+	switch (blk_on_error(d->blk, op, ret)) {
+	case BLK_IGNORE:
+		if (is_direct_dma(ch->op))
+			ch->ops->dma_moved(ch, op == BLK_READ, ch->io_sectors * ATA_SECTOR);
+		io_moved(ch);
+		return;
+	case BLK_STOP:
+		if (ch->op == ATA_OP_TRIM)
+			ch->buf_at -= 8;
+		ch->kept = true;
+		ch->ops->io_error(ch);
+		return;
+	case BLK_REPORT: io_failed(ch, ret);
+	}
+}
+
 static void io_over(struct ata_channel *ch, const struct blk_req *req, int ret)
 {
 	assert(ch->in_flight);
@@ -77,7 +99,7 @@ static void io_over(struct ata_channel *ch, const struct blk_req *req, int ret)
 		ch->dropped = false;
 		ata_run(ch);
 	} else if (ret < 0) {
-		io_failed(ch, ret);
+		io_error(ch, req->op, ret);
 	} else {
 		io_moved(ch);
 	}
@@ -202,7 +224,8 @@ void ata_run(struct ata_channel *ch)
 	lock_assert(ch->lock);
 	if (ch->op == ATA_OP_RESET)
 		ata_try_end_reset(ch); /* even when paused: starts nothing */
-	if (ch->in_flight || ch->paused || ch->op == ATA_OP_NONE || ch->op == ATA_OP_RESET)
+	if (ch->in_flight || ch->paused || ch->kept || ch->op == ATA_OP_NONE ||
+	    ch->op == ATA_OP_RESET)
 		return;
 	if (!(ata_active(ch)->status & ATA_BSY))
 		return; /* the host's turn */

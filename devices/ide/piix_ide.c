@@ -64,7 +64,14 @@ static void dma_moved(struct ata_channel *ch, bool to_memory, u32 bytes)
 	bmdma_moved(&channel_of(ch)->bm, to_memory, bytes);
 }
 
-static const struct ata_ops channel_ops = {set_irq, dma_map, dma_moved};
+static void io_error(struct ata_channel *ch)
+{
+	struct piix_channel *c = container_of(ch, struct piix_channel, ata);
+
+	machine_request(c->ide->pci.dev.machine, MACHINE_IO_ERROR, 0);
+}
+
+static const struct ata_ops channel_ops = {set_irq, dma_map, dma_moved, io_error};
 
 /* --- ports ------------------------------------------------------------------------ */
 

@@ -156,10 +156,31 @@ static void complete(struct vblk_req *r, u8 status)
 		go_quiet(v);
 }
 
+/* It goes back to its queue, which shows it to us again when the machine goes on. */
+static void keep(struct vblk_req *r)
+{
+	struct virtio_blk *v = r->queue->v;
+
+	virtq_keep(r->queue->vq, r->head);
+	pool_put(r);
+	machine_request(v->vp.pd.dev.machine, MACHINE_IO_ERROR, 0);
+	if (--v->in_flight == 0 && v->stopping)
+		go_quiet(v);
+}
+
 static void request_done(struct blk_req *req, int ret)
 {
 	struct vblk_req *r = container_of(req, struct vblk_req, blk);
+	enum blk_on_error action = BLK_REPORT;
 
+	if (unlikely(ret < 0))
+		action = blk_on_error(r->queue->v->blk, req->op, ret);
+	if (unlikely(action == BLK_STOP)) {
+		keep(r);
+		return;
+	}
+	if (unlikely(action == BLK_IGNORE))
+		ret = 0;
 	if (req->op == BLK_READ)
 		mem_mark_dirty_iov(r->queue->vq->mem, r->in, r->n_in, req->bytes);
 	if (ret < 0)

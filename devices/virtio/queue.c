@@ -29,15 +29,11 @@
 #define CHAIN_MAX_BYTES (4 * GiB)
 
 const struct state_field virtq_state[] = {
-	STATE(struct virtq, size),
-	STATE(struct virtq, vector),
-	STATE(struct virtq, enabled),
-	STATE(struct virtq, desc),
-	STATE(struct virtq, avail),
-	STATE(struct virtq, used),
-	STATE(struct virtq, last_avail),
-	STATE(struct virtq, used_next),
-	STATE_END,
+	STATE(struct virtq, size),	 STATE(struct virtq, vector),
+	STATE(struct virtq, enabled),	 STATE(struct virtq, desc),
+	STATE(struct virtq, avail),	 STATE(struct virtq, used),
+	STATE(struct virtq, last_avail), STATE(struct virtq, used_next),
+	STATE_ARRAY(struct virtq, kept), STATE_END,
 };
 
 struct desc {
@@ -119,6 +115,15 @@ void virtq_set_legacy_page(struct virtq *q, u32 page)
 	q->used = align_up(q->avail + avail_bytes(q), LEGACY_PAGE);
 }
 
+static bool any_kept(const struct virtq *q)
+{
+	u64 bits = 0;
+
+	for (unsigned i = 0; i < ARRAY_LEN(q->kept); i++)
+		bits |= q->kept[i];
+	return bits;
+}
+
 int virtq_start(struct virtq *q, bool indirect, bool event_idx)
 {
 	assert(!q->running && !q->in_flight);
@@ -140,6 +145,7 @@ int virtq_start(struct virtq *q, bool indirect, bool event_idx)
 	q->indirect = indirect;
 	q->event_idx = event_idx;
 	q->used_published = q->used_next;
+	q->retry_at = any_kept(q) ? 0 : q->size;
 	q->running = true;
 	return 0;
 }
@@ -243,6 +249,42 @@ static u16 pending(const struct virtq *q)
 	return (u16)(load_u16(q->avail_host + RING_INDEX, __ATOMIC_ACQUIRE) - q->last_avail);
 }
 
+static int pop_head(struct virtq *q, struct virtq_chain *c, u16 head)
+{
+	int ret;
+
+	c->out = (struct mem_iov){.iov = c->iov, .room = c->room};
+	c->in = (struct mem_iov){.iov = c->iov};
+	c->out_bytes = c->in_bytes = 0;
+	c->head = head;
+	ret = walk_chain(q, c);
+	if (ret > 0)
+		q->in_flight++;
+	return ret;
+}
+
+/* Each kept one once; what is kept meanwhile waits for the next start.  The driver may
+ * have changed its descriptors: they are judged like any. */
+static int pop_kept(struct virtq *q, struct virtq_chain *c)
+{
+	while (q->retry_at < q->size) {
+		u16 head = q->retry_at++;
+
+		if (!(q->kept[head / 64] >> (head % 64) & 1))
+			continue;
+		q->kept[head / 64] &= ~((u64)1 << (head % 64));
+		return pop_head(q, c, head);
+	}
+	return 0;
+}
+
+void virtq_keep(struct virtq *q, u16 head)
+{
+	assert(q->running && q->in_flight && head < q->size);
+	q->in_flight--;
+	q->kept[head / 64] |= (u64)1 << (head % 64);
+}
+
 int virtq_pop(struct virtq *q, struct virtq_chain *c)
 {
 	unsigned slot = q->last_avail & (q->size - 1u);
@@ -252,21 +294,21 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	assert(q->running);
 	if (q->broken)
 		return -EINVAL;
+	if (unlikely(q->retry_at < q->size)) {
+		ret = pop_kept(q, c);
+		if (ret)
+			return ret;
+	}
 	n = pending(q);
 	if (!n)
 		return 0;
 	if (n > q->size)
 		return fail(q, "%u requests in a queue of %u", n, q->size);
-	c->out = (struct mem_iov){.iov = c->iov, .room = c->room};
-	c->in = (struct mem_iov){.iov = c->iov};
-	c->out_bytes = c->in_bytes = 0;
-	c->head = load_u16(q->avail_host + RING_ENTRIES + (size_t)slot * AVAIL_ENTRY,
-			   __ATOMIC_RELAXED);
-	ret = walk_chain(q, c);
-	if (ret > 0) {
+	ret = pop_head(q, c,
+		       load_u16(q->avail_host + RING_ENTRIES + (size_t)slot * AVAIL_ENTRY,
+				__ATOMIC_RELAXED));
+	if (ret > 0)
 		q->last_avail++;
-		q->in_flight++;
-	}
 	return ret;
 }
 
@@ -287,7 +329,7 @@ void virtq_refuse(struct virtq *q, const char *why)
 bool virtq_has_more(const struct virtq *q)
 {
 	assert(q->running);
-	return q->broken || pending(q);
+	return q->broken || q->retry_at < q->size || pending(q);
 }
 
 /* --- giving them back -------------------------------------------------------- */

@@ -36,6 +36,9 @@ struct virtq {
 	u16 used_next;	    /* next entry of the used ring to fill */
 	u16 used_published; /* what the driver has been shown of it */
 	u32 in_flight;	    /* popped and not pushed */
+	u16 retry_at;	    /* kept requests from this head on come again */
+	/* A bit a head: popped, and kept for another try when the queue runs again. */
+	u64 kept[VIRTQ_MAX_SIZE / 64];
 	bool broken;
 	char error[96]; /* why it is broken */
 };
@@ -72,6 +75,10 @@ bool virtq_has_more(const struct virtq *q);
 
 /* Take back the latest n of those popped, none of which was pushed: they come again. */
 void virtq_unpop(struct virtq *q, unsigned n);
+
+/* The request that was popped at this head cannot be carried out for now: it is saved
+ * with the queue, and after the next virtq_start it comes from virtq_pop again. */
+void virtq_keep(struct virtq *q, u16 head);
 
 /* The request just popped is not one at all: break the queue, and count it as given
  * back. */

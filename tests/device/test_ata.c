@@ -534,6 +534,109 @@ static void pause_waits_and_resume_goes_on(void **state)
 	free(data);
 }
 
+/* The machine stops, and goes on. */
+static void stop_and_go(struct rig *r)
+{
+	assert_false(r->irq);
+	assert_int_equal(alt_status(r) & ATA_BSY, ATA_BSY);
+	assert_int_equal(fake_blk_pending(r->hd_blk), 0);
+	ata_channel_pause(&r->ch);
+	assert_true(r->stops);
+	r->stops = 0;
+	ata_channel_resume(&r->ch);
+	fake_blk_run(r->hd_blk);
+}
+
+static void a_failed_step_is_taken_again_when_the_machine_goes_on(void **state)
+{
+	struct rig *r = *state;
+	u8 data[1024];
+
+	fake_blk_on_error(r->hd_blk, BLK_STOP);
+	fake_blk_fail(r->hd_blk, 1, -EIO);
+	command28(r, 0xc8, 1234, 8);
+	dma_start(r, 0, 4096);
+	fake_blk_run(r->hd_blk);
+	fake_blk_fail(r->hd_blk, 1, -EIO); /* once more */
+	stop_and_go(r);
+	stop_and_go(r);
+	assert_true(r->irq);
+	assert_int_equal(rd(r, REG_CMD), ATA_READY);
+	assert_disk_bytes(r->memory, 1234 * 512, 4096);
+	dma_stop(r);
+
+	memset(data, 0x5a, sizeof(data));
+	fake_blk_fail(r->hd_blk, 1, -ENOSPC);
+	command28(r, 0x30, 9, 2);
+	pio_out(r, data, 512);
+	assert_true(r->irq);
+	rd(r, REG_CMD);
+	pio_out(r, data, 512);
+	fake_blk_run(r->hd_blk);
+	stop_and_go(r);
+	assert_true(r->irq);
+	assert_int_equal(rd(r, REG_CMD), ATA_READY);
+	assert_memory_equal(fake_blk_data(r->hd_blk) + 9 * 512, data, sizeof(data));
+
+	fake_blk_fail(r->hd_blk, 1, -EIO);
+	command28(r, 0xe7, 0, 0);
+	fake_blk_run(r->hd_blk);
+	stop_and_go(r);
+	assert_int_equal(rd(r, REG_CMD), ATA_READY);
+}
+
+static void a_failed_range_of_trim_is_discarded_again(void **state)
+{
+	struct rig *r = *state;
+
+	store_le64(r->memory, 100 | (u64)8 << 48);
+	store_le64(r->memory + 8, 200 | (u64)1 << 48);
+	memset(r->memory + 16, 0, 512 - 16);
+	fake_blk_on_error(r->hd_blk, BLK_STOP);
+	fake_blk_fail(r->hd_blk, 2, -ENOSPC);
+	wr(r, REG_FEATURE, 1);
+	command48(r, 0x06, 0, 1);
+	dma_start(r, 0, 512);
+	fake_blk_run(r->hd_blk);
+	stop_and_go(r);
+	assert_true(r->irq);
+	assert_int_equal(fake_blk_log(r->hd_blk)->count[BLK_DISCARD], 3);
+	assert_int_equal(fake_blk_log(r->hd_blk)->goff, 200 * 512);
+}
+
+static void a_reset_forgets_what_waits(void **state)
+{
+	struct rig *r = *state;
+
+	fake_blk_on_error(r->hd_blk, BLK_STOP);
+	fake_blk_fail(r->hd_blk, 1, -EIO);
+	command28(r, 0x20, 0, 1);
+	fake_blk_run(r->hd_blk);
+	assert_int_equal(r->stops, 1);
+	control(r, ATA_SRST);
+	control(r, 0);
+	ata_channel_pause(&r->ch);
+	ata_channel_resume(&r->ch);
+	assert_int_equal(fake_blk_pending(r->hd_blk), 0);
+	assert_int_equal(alt_status(r) & ATA_BSY, 0);
+}
+
+static void ignored_errors_are_successes(void **state)
+{
+	struct rig *r = *state;
+	u8 data[512] = {0};
+
+	fake_blk_on_error(r->hd_blk, BLK_IGNORE);
+	fake_blk_fail(r->hd_blk, 1, -EIO);
+	command28(r, 0x30, 9, 1);
+	pio_out(r, data, 512);
+	fake_blk_run(r->hd_blk);
+	assert_true(r->irq);
+	assert_int_equal(rd(r, REG_CMD), ATA_READY);
+	assert_disk_bytes(fake_blk_data(r->hd_blk) + 9 * 512, 9 * 512, 512);
+	assert_int_equal(r->stops, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -566,6 +669,10 @@ int main(void)
 		RIG_TEST(unknown_commands_abort),
 		RIG_TEST(verify_reads_and_forgets),
 		RIG_TEST(pause_waits_and_resume_goes_on),
+		RIG_TEST(a_failed_step_is_taken_again_when_the_machine_goes_on),
+		RIG_TEST(a_failed_range_of_trim_is_discarded_again),
+		RIG_TEST(a_reset_forgets_what_waits),
+		RIG_TEST(ignored_errors_are_successes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,9 +33,14 @@ static void rig_dma_moved(struct ata_channel *ch, bool to_memory, u32 bytes)
 	container_of(ch, struct rig, ch)->at += bytes;
 }
 
+static void rig_io_error(struct ata_channel *ch)
+{
+	container_of(ch, struct rig, ch)->stops++;
+}
+
 void rig_init(struct rig *r)
 {
-	static const struct ata_ops ops = {rig_set_irq, rig_dma_map, rig_dma_moved};
+	static const struct ata_ops ops = {rig_set_irq, rig_dma_map, rig_dma_moved, rig_io_error};
 
 	memset(r, 0, sizeof(*r));
 	mutex_init(&r->lock);

@@ -24,7 +24,7 @@ struct rig {
 	struct ata_drive hd, cd;
 	struct blk *hd_blk, *cd_blk;
 	bool irq;
-	unsigned rises;
+	unsigned rises, stops;
 	u8 memory[256 * 1024];
 	bool started, fault;
 	u32 at, end; /* bus master: where in memory, how far */

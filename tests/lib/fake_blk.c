@@ -16,6 +16,7 @@ struct blk {
 	bool readonly;
 	unsigned fail_nth;
 	int fail_ret;
+	enum blk_on_error on_error;
 	struct fake_blk_log log;
 };
 
@@ -165,6 +166,16 @@ void blk_submit(struct blk *blk, struct blk_req *req)
 	blk->log.count[req->op]++;
 	req->blk = blk;
 	list_append(&blk->pending, &req->link);
+}
+
+void fake_blk_on_error(struct blk *blk, enum blk_on_error action)
+{
+	blk->on_error = action;
+}
+
+enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret)
+{
+	return blk->on_error;
 }
 
 const char *blk_id(const struct blk *blk)

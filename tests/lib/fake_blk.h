@@ -28,6 +28,8 @@ bool fake_blk_step(struct blk *blk);
 void fake_blk_run(struct blk *blk);
 /* The nth request from now (1: the next) fails with ret. */
 void fake_blk_fail(struct blk *blk, unsigned nth, int ret);
+/* What devices are told to do about it; at first: report. */
+void fake_blk_on_error(struct blk *blk, enum blk_on_error action);
 
 /* What was asked: the latest request and counts. */
 struct fake_blk_log {

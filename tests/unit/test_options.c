@@ -341,8 +341,9 @@ static void bad_drives_are_refused(void **state)
 	       "-drive file=a,index=1,unit=1: index cannot be used with bus and unit");
 	refuse("-drive file=a,readonly=maybe",
 	       "-drive file=a,readonly=maybe: Parameter 'readonly' expects 'on' or 'off'");
-	refuse("-drive file=a,werror=stop",
-	       "-drive file=a,werror=stop: werror=stop is not available, only report");
+	refuse("-drive file=a,werror=x", "-drive file=a,werror=x: 'x' invalid write error action");
+	refuse("-drive file=a,rerror=enospc",
+	       "-drive file=a,rerror=enospc: 'enospc' invalid read error action");
 	refuse("-drive file=a,id=d,if=none -drive file=b,id=d,if=none",
 	       "-drive file=b,id=d,if=none: Duplicate ID 'd' for drive");
 	refuse("-hda a -hdb b -hdc c -hdd d -drive file=e",

@@ -108,6 +108,40 @@ static void a_chain_is_popped_and_pushed(void **state)
 	assert_false(virtq_flush(&b->q)); /* nothing new */
 }
 
+static void a_kept_request_comes_again_after_the_next_start(void **state)
+{
+	struct bed *b = *state;
+
+	assert_int_equal(virtq_start(&b->q, false, false), 0);
+	vring_add(&b->d, 5, three, 3);
+	expect_three(b);
+	virtq_keep(&b->q, b->c.head);
+	assert_int_equal(b->q.in_flight, 0);
+	assert_int_equal(virtq_pop(&b->q, &b->c), 0); /* not before */
+	virtq_stop(&b->q);
+	vring_add(&b->d, 2, three, 3);
+	for (unsigned again = 0; again < 2; again++) {
+		assert_int_equal(virtq_start(&b->q, false, false), 0);
+		assert_true(virtq_has_more(&b->q));
+		expect_three(b);
+		assert_int_equal(b->c.head, 5);
+		virtq_keep(&b->q, 5);
+		if (!again) {
+			expect_three(b);
+			assert_int_equal(b->c.head, 2);
+			virtq_push(&b->q, 2, 0);
+			virtq_flush(&b->q);
+		}
+		assert_int_equal(virtq_pop(&b->q, &b->c), 0);
+		virtq_stop(&b->q);
+	}
+	virtq_reset(&b->q); /* the driver's reset: gone */
+	virtq_set_legacy_page(&b->q, RING_GPA / 4096);
+	vring_init(&b->d, b->mem, RING_GPA, QUEUE_SIZE);
+	assert_int_equal(virtq_start(&b->q, false, false), 0);
+	assert_int_equal(virtq_pop(&b->q, &b->c), 0);
+}
+
 static void neighbours_share_a_vector_but_not_across_directions(void **state)
 {
 	static const struct vring_buf row[] = {{DATA_GPA, 16, 0},
@@ -401,6 +435,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_chain_is_popped_and_pushed, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_kept_request_comes_again_after_the_next_start,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(neighbours_share_a_vector_but_not_across_directions,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(an_indirect_chain_is_the_same, setup, teardown),

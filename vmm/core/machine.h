@@ -19,6 +19,7 @@ enum machine_request {
 	MACHINE_PANIC,	  /* guest said it crashed */
 	MACHINE_EXIT,	  /* isa-debug-exit: end with this exit status */
 	MACHINE_WAKEUP,
+	MACHINE_IO_ERROR, /* a disk request failed and waits for the machine to go on */
 };
 
 struct machine;

@@ -2,6 +2,7 @@
 #include "vmm/snapshot/snapshot.h"
 
 #include "block/blk.h"
+#include "vmm/unlock.h"
 
 #include <errno.h>
 
