@@ -63,7 +63,9 @@ BLOCK := \
 	block/aligned.o \
 	block/blk.o \
 	block/blk_lock.o \
+	block/blk_medium.o \
 	block/blk_open.o \
+	block/blk_throttle.o \
 	block/create.o \
 	block/crew.o \
 	block/crypt_io.o \
@@ -158,6 +160,7 @@ BLOCK := \
 	block/raw.o \
 	block/same.o \
 	block/secret.o \
+	block/throttle.o \
 	block/unlock.o
 
 IMG := \
@@ -282,6 +285,7 @@ MONITOR := \
 	monitor/commands.o \
 	monitor/expr.o \
 	monitor/hmp.o \
+	monitor/medium.o \
 	monitor/memory.o \
 	monitor/monitor.o \
 	monitor/net.o \
@@ -306,6 +310,7 @@ VMM := \
 	vmm/info_machine.o \
 	vmm/info_net.o \
 	vmm/machine.o \
+	vmm/medium.o \
 	vmm/nets.o \
 	vmm/option_char.o \
 	vmm/option_drive.o \
@@ -367,6 +372,7 @@ UNIT_TESTS := \
 	test_ram_load \
 	test_ram_save \
 	test_state \
+	test_throttle \
 	test_virtq \
 	test_vmstate_verify
 DEVICE_TESTS := \

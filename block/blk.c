@@ -77,6 +77,7 @@ static void account(struct blk *blk, const struct blk_req *req, int ret)
 		add(&s->failed[req->op], 1);
 		return;
 	}
+	__atomic_store_n(&blk->last_ns, now_ns(), __ATOMIC_RELAXED);
 	add(&s->ops[req->op], 1);
 	add(&s->bytes[req->op], req->op == BLK_FLUSH ? 0 : req->bytes);
 	add(&s->total_ns[req->op], now_ns() - req->start_ns);
@@ -102,10 +103,14 @@ static void request_fiber(struct fiber *f, void *arg)
 
 static void start(struct blk *blk, struct blk_req *req)
 {
-	if (blk->drains) {
+	if (blk->drains)
 		list_append(&blk->held, &req->link);
-		return;
-	}
+	else if (likely(!blk->limits) || !blk_throttle(blk, req))
+		blk_go(blk, req);
+}
+
+void blk_go(struct blk *blk, struct blk_req *req)
+{
 	blk->in_flight++;
 	if (fiber_spawn(blk->loop, request_fiber, req) < 0)
 		finish(blk, req, -ENOMEM);
@@ -234,6 +239,7 @@ void blk_drain_stop(struct blk *blk)
 	list_splice(&held, &blk->held);
 	while ((item = list_pop(&held)))
 		start(blk, list_entry(item, struct blk_req, link));
+	blk_throttle_serve(blk);
 }
 
 static void drain_end(void *arg)
@@ -274,6 +280,7 @@ static void size_changed(struct blk *blk)
 void blk_set_image(struct blk *blk, struct image *img)
 {
 	blk->img = img;
+	__atomic_store_n(&blk->has_medium, img != NULL, __ATOMIC_RELAXED);
 	blk->locked = image_first_locked(img) != NULL;
 	size_changed(blk);
 }
@@ -375,7 +382,7 @@ const char *blk_file(const struct blk *blk)
 
 bool blk_has_medium(const struct blk *blk)
 {
-	return blk->file != NULL;
+	return __atomic_load_n(&blk->has_medium, __ATOMIC_RELAXED);
 }
 
 u64 blk_bytes(const struct blk *blk)
@@ -407,7 +414,9 @@ struct image *blk_image(struct blk *blk)
 void blk_get_stats(const struct blk *blk, struct blk_stats *out)
 {
 	const struct blk_stats *s = &blk->stats;
+	u64 last = __atomic_load_n(&blk->last_ns, __ATOMIC_RELAXED);
 
+	out->idle_ns = last ? now_ns() - last : 0;
 	for (unsigned i = 0; i <= BLK_ZERO; i++) {
 		out->ops[i] = __atomic_load_n(&s->ops[i], __ATOMIC_RELAXED);
 		out->bytes[i] = __atomic_load_n(&s->bytes[i], __ATOMIC_RELAXED);
@@ -443,6 +452,7 @@ static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
 		info->backing_file = xstrdup(blk->img->backing->name);
 	info->backing_depth = image_depth(blk->img);
 	info->encrypted = blk->img->encrypted;
+	info->detect_zeroes = blk->img->detect_zeroes;
 	locked = image_first_locked(blk->img);
 	info->locked = copy_or_null(locked ? locked->name : NULL);
 	return 0;

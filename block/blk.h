@@ -57,8 +57,9 @@ struct blk_options {
 	bool readonly;
 	bool snapshot; /* writes go to a temporary overlay, dropped at close */
 	bool discard_unmap;
-	const char *werror; /* report ignore stop enospc; NULL: enospc */
-	const char *rerror; /* report ignore stop; NULL: report */
+	const char *werror;	       /* report ignore stop enospc; NULL: enospc */
+	const char *rerror;	       /* report ignore stop; NULL: report */
+	struct throttle_group *limits; /* NULL: none; takes an owner of it */
 	/* Id of an internal snapshot whose VM state is all that is wanted: read-only, and
 	 * beside whoever writes the image.  NULL: no. */
 	const char *vm_state_of;
@@ -92,6 +93,9 @@ void blk_drain_end(struct blk *blk);
 int blk_flush_wait(struct blk *blk);			       /* [any thread but the loop] */
 int blk_resize(struct blk *blk, u64 bytes, struct error *err); /* [any thread but the loop] */
 
+/* Requests that wait for the drive's limits go now. [loop] */
+void blk_start_waiting(struct blk *blk);
+
 const char *blk_id(const struct blk *blk);
 const char *blk_file(const struct blk *blk); /* NULL: no medium; until the next snapshot */
 bool blk_has_medium(const struct blk *blk);
@@ -114,15 +118,9 @@ void blk_unwatch(struct blk_watcher *w);
 
 struct blk_stats {
 	u64 ops[BLK_ZERO + 1], bytes[BLK_ZERO + 1], total_ns[BLK_ZERO + 1], failed[BLK_ZERO + 1];
+	u64 idle_ns; /* since the last one ended; 0: there was none */
 };
 void blk_get_stats(const struct blk *blk, struct blk_stats *out); /* [any thread] */
-
-/* Encrypted images (blk_lock.c).  [any thread but the loop]
- * The first locked one of the chain by name (free() it); NULL: none, the drive works. */
-char *blk_locked_image(struct blk *blk);
-/* Unlock that one; errors as image_unlock's. */
-int blk_unlock(struct blk *blk, const struct key *passphrase, struct error *err);
-bool blk_is_encrypted(struct blk *blk); /* the top image */
 
 /* What `info block` prints of a drive; strings are copies, free with blk_info_fini. */
 struct blk_info {
@@ -130,6 +128,7 @@ struct blk_info {
 	char *locked; /* image that waits for its passphrase; NULL: none */
 	unsigned backing_depth;
 	bool readonly, has_medium, encrypted;
+	u8 detect_zeroes; /* 0: off, 1: on, 2: unmap */
 };
 void blk_get_info(struct blk *blk, struct blk_info *out);
 void blk_info_fini(struct blk_info *info);

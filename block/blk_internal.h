@@ -6,6 +6,7 @@
 
 #include "block/blk.h"
 #include "block/image.h"
+#include "block/throttle.h"
 #include "block/unlock.h"
 
 struct blk {
@@ -20,17 +21,32 @@ struct blk {
 	enum blk_on_error on_write_error, on_read_error; /* [const] */
 	bool error_said;				 /* [atomic] since the machine went on */
 	bool locked;					 /* an image of the chain is: no requests */
+	bool has_medium;				 /* [atomic] relaxed; written on the loop */
 	struct image *img;				 /* [loop] NULL: no medium */
-	struct open_policy policy;   /* [const] for images that come over this one */
-	struct unlock_policy unlock; /* [const] policy.unlock */
-	u64 bytes;		     /* [atomic] relaxed: a figure of its own */
+	struct open_policy policy;     /* [const] for images that come over this one */
+	struct unlock_policy unlock;   /* [const] policy.unlock */
+	u64 bytes;		       /* [atomic] relaxed: a figure of its own */
+	struct throttle_group *limits; /* NULL: none */
+	struct list waiting[2];	       /* for them: reads, writes */
+	struct loop_timer timers[2];
+	unsigned hurries; /* nobody waits */
 	unsigned in_flight;
 	unsigned drains;	 /* blk_drain_begin without end */
 	struct list held;	 /* requests that wait for the end of a drain */
 	struct fiber_queue idle; /* who waits for in_flight to become 0 */
 	struct list watchers;
+	u64 last_ns;		/* [atomic] relaxed */
 	struct blk_stats stats; /* [atomic] relaxed; written on the loop */
 };
+
+/* Make a request's fiber. */
+void blk_go(struct blk *blk, struct blk_req *req);
+
+/* blk_throttle.c; blk_throttle: true if the request is taken care of. */
+void blk_throttle_init(struct blk *blk);
+void blk_throttle_fini(struct blk *blk);
+bool blk_throttle(struct blk *blk, struct blk_req *req);
+void blk_throttle_serve(struct blk *blk); /* when a drain ends */
 
 /* The parts that open and close a drive on its loop. */
 int blk_drain_fiber(struct fiber *f, struct blk *blk);

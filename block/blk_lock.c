@@ -1,6 +1,6 @@
 /* Drives whose images are encrypted: which image waits for its passphrase, and
  * giving it.  Thread: the caller's, which waits; the images' loop does the work. */
-#include "block/blk.h"
+#include "block/blk_control.h"
 
 #include "block/blk_internal.h"
 #include "block/unlock.h"

@@ -77,6 +77,7 @@ static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
 	blk->loop = loop;
 	blk->owns_loop = owns_loop;
 	list_init(&blk->held);
+	blk_throttle_init(blk);
 	list_init(&blk->watchers);
 	fiber_queue_init(&blk->idle);
 	return blk;
@@ -246,10 +247,12 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	if (opt->unlock)
 		blk->unlock = *opt->unlock;
 	blk->policy.unlock = &blk->unlock;
+	blk->limits = opt->limits ? throttle_group_ref(opt->limits) : NULL;
 	ret = set_error_actions(blk, opt, err);
 	if (ret == 0 && (opt->file || opt->image))
 		ret = blk_run(blk, open_fiber, &call);
 	if (ret < 0) {
+		throttle_group_put(blk->limits);
 		stop_loop(loop);
 		blk_free(blk);
 		return ret;
@@ -276,8 +279,10 @@ static int close_fiber(struct fiber *f, struct blk *blk, void *arg)
 	struct image *img = blk->img;
 	int ret, closed;
 
+	blk_start_waiting(blk);
 	blk_drain_fiber(f, blk);
 	assert(list_empty(&blk->held));
+	blk_throttle_fini(blk);
 	if (!img)
 		return 0;
 	blk->img = NULL;

@@ -1,6 +1,7 @@
 /* The table of commands: one row each, sorted by name.  Help, completion and
  * parsing all come from it. */
 #include "monitor/block_jobs.h"
+#include "monitor/drives.h"
 #include "monitor/net.h"
 
 #include <errno.h>
@@ -157,10 +158,18 @@ const struct cmd hmp_commands[] = {
 	{"block_passwd", "s s?", "device [password]",
 	 "set the password of an encrypted block device, which is asked for if it is not given",
 	 cmd_block_passwd, NULL},
+	{"block_resize", "B o", "device size", "resize a block image", cmd_block_resize, NULL},
+	{"block_set_io_throttle", "B l l l l l l", "device bps bps_rd bps_wr iops iops_rd iops_wr",
+	 "change I/O throttle limits for a block drive", cmd_block_set_io_throttle, NULL},
+	{"change", "B -f F s? s?", "device [-f] filename [format [read-only-mode]]",
+	 "change a removable medium, optional format, use -f to force the operation", cmd_change,
+	 NULL},
 	{"cont|c", "", "", "resume emulation; asks for the passphrases of encrypted disks first",
 	 cmd_cont, NULL},
 	{"cpu", "l", "index", "set the default CPU", cmd_cpu, NULL},
 	{"delvm", "s", "tag", "delete a VM snapshot from its tag", cmd_delvm, NULL},
+	{"eject", "-f B", "[-f] device", "eject a removable medium (use -f to force it)", cmd_eject,
+	 NULL},
 	{"gva2gpa", "l", "addr",
 	 "print the guest physical address corresponding to a guest virtual address", cmd_gva2gpa,
 	 NULL},

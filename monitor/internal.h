@@ -17,7 +17,7 @@ struct value_format {
 	u8 bytes;    /* 1 2 4 8; 0: default */
 };
 
-#define CMD_ARGS 4
+#define CMD_ARGS 8
 
 /* A parsed line.  Positions are those of the row's `args` words that are no flags. */
 struct cmd_args {
@@ -77,10 +77,6 @@ int cmd_delvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshots(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshot_job(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-
-/* unlock.c */
-int cmd_block_passwd(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 
 /* --- expressions (expr.c) -------------------------------------------------------- */
 

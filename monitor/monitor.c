@@ -3,6 +3,7 @@
 
 #include "base/chardev.h"
 #include "monitor/internal.h"
+#include "vmm/control_drives.h"
 
 #define KEPT_BYTES   4096
 #define SECRET_BYTES 1024

@@ -1,7 +1,7 @@
 /* Commands that ask for passphrases: `cont` for those of every locked image, one after
  * the other, block_passwd for those of one drive.  Typed text is not shown, and
  * wiped as soon as it was tried.  Thread: main. */
-#include "monitor/internal.h"
+#include "monitor/drives.h"
 
 #include <errno.h>
 
@@ -117,6 +117,15 @@ int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 	if (!image)
 		return go_on(ctx->vm, ctx->out, err);
 	start(ctx, NULL, image);
+	return 0;
+}
+
+int ask_passphrase(struct cmd_ctx *ctx, const char *device)
+{
+	char *image = ctx->mon ? vm_locked_image(ctx->vm, device) : NULL;
+
+	if (image)
+		start(ctx, device, image);
 	return 0;
 }
 

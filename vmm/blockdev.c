@@ -6,6 +6,7 @@
 #include "block/overlay.h"
 #include "block/qcow2/snapshot.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -14,6 +15,10 @@
 
 static int no_snapshot_job(struct vm *vm, struct error *err)
 {
+	int ret = vm_check_unlocked(vm, err);
+
+	if (ret < 0)
+		return ret;
 	return vm->snapshots && vm->snapshots->save
 		       ? err_set(err, -EBUSY, "a snapshot is being taken")
 		       : 0;

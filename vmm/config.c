@@ -64,7 +64,7 @@ static void free_drives(struct list *list)
 		struct drive_config *d = list_entry(item, struct drive_config, link);
 
 		FREE_STRINGS(&d->source, &d->id, &d->file, &d->format, &d->cache, &d->aio,
-			     &d->serial, &d->werror, &d->rerror);
+			     &d->serial, &d->werror, &d->rerror, &d->limits_group);
 		opts_fini(&d->image);
 		free(d);
 	}

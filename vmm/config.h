@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "base/opts.h"
 #include "block/secret.h"
+#include "block/throttle.h"
 
 enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
 
@@ -26,7 +27,9 @@ struct drive_config {
 	char *id;     /* "ide0-hd0" */
 	char *file;   /* NULL: no medium */
 	char *format, *cache, *aio, *serial, *werror, *rerror;
-	struct opts image; /* what else was said of the image: "encrypt.key-secret", ... */
+	struct throttle_limits limits;
+	char *limits_group; /* NULL: its own */
+	struct opts image;  /* what else was said of the image: "encrypt.key-secret", ... */
 	enum drive_if interface;
 	int bus, unit; /* DRIVE_NO_PLACE until config_finish */
 	bool cdrom, readonly, snapshot, discard_unmap;

@@ -42,17 +42,6 @@ int vm_system_powerdown(struct vm *vm, struct error *err);
 int vm_nmi(struct vm *vm, u32 cpu, struct error *err);
 void vm_quit(struct vm *vm); /* orderly end of the process; returns */
 
-/* Encrypted drives: the machine does not run before all images are unlocked.
- * "ide0-hd0 (a.qcow2)", the first image of that drive (NULL: of any) that is locked;
- * free() it.  NULL: none. */
-char *vm_locked_image(struct vm *vm, const char *device);
-/* The passphrase of an image, named as above.  -EACCES: it is wrong.  0 too if it is
- * not locked any more. */
-int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err);
-/* A line for each drive that waits for one; p NULL: to standard error. */
-void vm_print_locked(struct vm *vm, struct printer *p);
-bool vm_has_drive(struct vm *vm, const char *id);
-
 /* Told on the main thread when the run state changes or the guest resets. */
 struct vm_watcher {
 	struct vm_watcher *next;

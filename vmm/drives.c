@@ -1,12 +1,31 @@
 /* Drives of a machine: opening their images, and the devices that show them. */
-#include "block/blk.h"
+#include "block/blk_control.h"
 #include "block/unlock.h"
 #include "devices/device.h"
 #include "devices/ide/ide.h"
 #include "vmm/unlock.h"
+#include "vmm/control_drives.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+
+/* The group that a drive before this one is in, or a new one; NULL: no limits. */
+static struct throttle_group *limits_for(struct vm *vm, const struct drive_config *c)
+{
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		if (!c->limits_group || !d->limits ||
+		    strcmp(throttle_group_name(d->limits), c->limits_group) != 0)
+			continue;
+		if (throttle_limits_any(&c->limits))
+			throttle_set(d->limits, &c->limits);
+		return throttle_group_ref(d->limits);
+	}
+	if (!c->limits_group && !throttle_limits_any(&c->limits))
+		return NULL;
+	return throttle_group_new(c->limits_group ? c->limits_group : c->id, &c->limits);
+}
 
 static int open_drive(struct vm *vm, const struct drive_config *c, struct error *err)
 {
@@ -28,9 +47,13 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 	struct drive *d;
 	struct blk *blk;
 
-	if (blk_open(&blk, &options, err) < 0)
+	options.limits = limits_for(vm, c);
+	if (blk_open(&blk, &options, err) < 0) {
+		throttle_group_put(options.limits);
 		return err_prefix(err, "%s", c->source);
+	}
 	d = xnew(struct drive);
+	d->limits = options.limits;
 	d->config = c;
 	d->blk = blk;
 	list_append(&vm->drives, &d->link);
@@ -59,6 +82,7 @@ void vm_close_drives(struct vm *vm)
 		struct drive *d = list_entry(item, struct drive, link);
 
 		blk_close(d->blk);
+		throttle_group_put(d->limits);
 		free(d);
 	}
 }

@@ -1,10 +1,31 @@
 /* `info block` and `info blockstats`. */
-#include "block/blk.h"
+#include "block/blk_control.h"
 #include "devices/device.h"
 #include "devices/ide/ide.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+
+static void print_limits(const struct drive *d, struct printer *p)
+{
+	struct throttle_limits l;
+	AUTO_FREE char *group = blk_get_limits(d->blk, &l);
+
+	if (!group)
+		return;
+	print_to(p, "    I/O throttling:  ");
+	for (unsigned i = 0; i < 2; i++) {
+		const struct throttle_limit *of = i ? l.iops : l.bps;
+		const char *name = i ? "iops" : "bps";
+
+		print_to(p, " %s=%llu %s_rd=%llu %s_wr=%llu", name, (unsigned long long)of[0].avg,
+			 name, (unsigned long long)of[1].avg, name, (unsigned long long)of[2].avg);
+		print_to(p, " %s_max=%llu %s_rd_max=%llu %s_wr_max=%llu", name,
+			 (unsigned long long)of[0].max, name, (unsigned long long)of[1].max, name,
+			 (unsigned long long)of[2].max);
+	}
+	print_to(p, " iops_size=%llu group=%s\n", (unsigned long long)l.iops_size, group);
+}
 
 static void print_drive(const struct drive *d, const struct blk_info *info, bool first,
 			struct printer *p)
@@ -31,6 +52,11 @@ static void print_drive(const struct drive *d, const struct blk_info *info, bool
 	if (info->has_medium && info->backing_file)
 		print_to(p, "    Backing file:     %s (chain depth: %u)\n", info->backing_file,
 			 info->backing_depth);
+	if (info->has_medium && info->detect_zeroes)
+		print_to(p, "    Detect zeroes:    %s\n",
+			 info->detect_zeroes == 1 ? "on" : "unmap");
+	if (info->has_medium)
+		print_limits(d, p);
 }
 
 static void print_node(const struct drive *d, const struct blk_info *info, bool first,
@@ -105,7 +131,7 @@ void vm_info_blockstats(struct vm *vm, struct printer *p)
 		for (unsigned i = 2; i-- > 0;)
 			print_to(p, " %s_total_time_ns=%llu", kinds[i].name,
 				 (unsigned long long)s.total_ns[kinds[i].op]);
-		print_to(p, " flush_total_time_ns=%llu\n",
-			 (unsigned long long)s.total_ns[BLK_FLUSH]);
+		print_to(p, " flush_total_time_ns=%llu rd_merged=0 wr_merged=0 idle_time_ns=%llu\n",
+			 (unsigned long long)s.total_ns[BLK_FLUSH], (unsigned long long)s.idle_ns);
 	}
 }

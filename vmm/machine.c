@@ -5,6 +5,7 @@
  * region, "pc.ram", seen through aliases: offset in it == place in a snapshot. */
 #include "devices/device.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/control_drives.h"
 #include "vmm/vm.h"
 
 #include <errno.h>

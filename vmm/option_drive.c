@@ -140,7 +140,7 @@ static void image_options(struct drive_config *d, const struct opts *o)
 	for (unsigned i = 0; i < o->n; i++) {
 		const struct opt *opt = &o->v[i];
 
-		if (parse_choice(opt->name, own) < 0 &&
+		if (parse_choice(opt->name, own) < 0 && !throttle_is_option(opt->name) &&
 		    !(opt->bare && !strncmp(opt->name, "no", 2) &&
 		      parse_choice(opt->name + 2, own) >= 0))
 			opts_add(&d->image, opt->name, opt->value, opt->bare);
@@ -180,7 +180,11 @@ int option_drive(struct config *c, const struct option_use *use, struct error *e
 	opts_get_str(o, "werror", &d->werror);
 	opts_get_str(o, "rerror", &d->rerror);
 	image_options(d, o);
-	ret = drive_flags(c, d, o, err);
+	opts_get_str(o, "group", &d->limits_group);
+	opts_get_str(o, "throttling.group", &d->limits_group);
+	ret = throttle_limits_parse(&d->limits, o, err);
+	if (ret == 0)
+		ret = drive_flags(c, d, o, err);
 	if (ret == 0)
 		ret = drive_place(d, o, err);
 	if (ret == 0 && !d->file && !d->cdrom && !names_file(&d->image))

@@ -9,10 +9,11 @@
  *	running --emulation failure--> internal-error   (only reset leads out)
  *	any stopped state --system_reset--> prelaunch */
 #include "vmm/unlock.h"
+#include "vmm/control_drives.h"
 #include "vmm/vm.h"
 
 #include "base/log.h"
-#include "block/blk.h"
+#include "block/blk_control.h"
 #include "devices/device.h"
 
 #include <errno.h>
@@ -70,6 +71,8 @@ void vm_hold_devices(struct vm *vm)
 {
 	if (vm->devices_held)
 		return;
+	list_for_each (pos, &vm->drives)
+		blk_hurry(list_entry(pos, struct drive, link)->blk, true);
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 
@@ -86,8 +89,12 @@ void vm_release_devices(struct vm *vm)
 	if (!vm->devices_held)
 		return;
 	vm->devices_held = false;
-	list_for_each (pos, &vm->drives)
-		blk_drain_end(list_entry(pos, struct drive, link)->blk);
+	list_for_each (pos, &vm->drives) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		blk_hurry(d->blk, false);
+		blk_drain_end(d->blk);
+	}
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 

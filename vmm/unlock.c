@@ -3,8 +3,9 @@
  * Thread: control. */
 #include "block/unlock.h"
 
-#include "block/blk.h"
+#include "block/blk_control.h"
 #include "vmm/unlock.h"
+#include "vmm/control_drives.h"
 #include "vmm/vm.h"
 
 #include <errno.h>

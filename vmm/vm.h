@@ -25,8 +25,9 @@ struct drive {
 	struct list link;
 	const struct drive_config *config;
 	struct blk *blk;
-	struct device *device; /* NULL: not attached */
-	bool taken;	       /* a -device names it */
+	struct device *device;	       /* NULL: not attached */
+	bool taken;		       /* a -device names it */
+	struct throttle_group *limits; /* that it was opened with; NULL: none */
 };
 
 /* An open character stream. */

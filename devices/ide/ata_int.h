@@ -103,5 +103,7 @@ void atapi_good(struct ata_channel *ch);
 void atapi_check(struct ata_channel *ch, u8 key, u8 asc, u8 ascq); /* CHECK CONDITION */
 void atapi_reset(struct ata_drive *d);
 void atapi_medium_changed(struct ata_drive *d);
+void atapi_tray_opened(struct ata_drive *d); /* by the host */
+void atapi_eject_asked(struct ata_drive *d);
 
 #endif

@@ -50,6 +50,19 @@ void atapi_medium_changed(struct ata_drive *d)
 	d->media_event = atapi_has_medium(d) ? MEDIA_NEW : MEDIA_REMOVED;
 }
 
+void atapi_tray_opened(struct ata_drive *d)
+{
+	if (d->tray_open)
+		return;
+	d->tray_open = true;
+	d->media_event = MEDIA_REMOVED;
+}
+
+void atapi_eject_asked(struct ata_drive *d)
+{
+	d->media_event = MEDIA_EJECT_REQUEST;
+}
+
 /* --- ends of a command ------------------------------------------------------------ */
 
 static void status_phase(struct ata_channel *ch, u8 status, u8 error)

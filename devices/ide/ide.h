@@ -25,5 +25,8 @@ int piix_ide_attach(struct device *ide, const struct ide_place *place, struct bl
 bool ide_drive_place(const struct device *dev, unsigned *channel, unsigned *unit);
 /* Tray and lock of an ide-cd device (takes its controller's lock); false: no CD. */
 bool ide_cd_tray(struct device *dev, bool *open, bool *locked);
+/* The host opens it, locked or not; or asks the guest to (as the drive's button does). */
+void ide_cd_open_tray(struct device *dev);
+void ide_cd_ask_for_eject(struct device *dev);
 
 #endif

@@ -2,6 +2,7 @@
  *
  * The drive's registers are under the controller's lock, which is taken inside
  * the drive's own where the common code holds that (reset, state). */
+#include "devices/ide/ata_int.h"
 #include "devices/ide/ide.h"
 #include "devices/ide/piix_ide.h"
 
@@ -218,6 +219,22 @@ bool ide_cd_tray(struct device *dev, bool *open, bool *locked)
 	*open = d->ata.tray_open;
 	*locked = d->ata.locked;
 	return true;
+}
+
+void ide_cd_open_tray(struct device *dev)
+{
+	struct ide_drive *d = drive_of(dev);
+	LOCK_SCOPE(controller_lock(d));
+
+	atapi_tray_opened(&d->ata);
+}
+
+void ide_cd_ask_for_eject(struct device *dev)
+{
+	struct ide_drive *d = drive_of(dev);
+	LOCK_SCOPE(controller_lock(d));
+
+	atapi_eject_asked(&d->ata);
 }
 
 #define DRIVE_PROPS(model_text)                                                                    \

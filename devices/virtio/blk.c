@@ -435,6 +435,7 @@ static void stop_on_loop(void *arg)
 	for (unsigned i = 0; i < v->vp.n_queues; i++)
 		if (v->queues[i].vq->running)
 			loop_watch_del(&v->queues[i].watch);
+	blk_start_waiting(v->blk);
 	if (!v->in_flight)
 		go_quiet(v);
 }

@@ -229,7 +229,9 @@ def test_nothing_touches_a_locked_disk(tmp_path, counts):
     before = disk.read_bytes()
     with Vm("-hda", disk, "-hdb", plain, "-S") as vm:
         refused = "Error: ide0-hd0 (%s) is encrypted: type 'cont' to enter its passphrase" % disk
-        for command in ("savevm x", "savevm -d x", "loadvm x", "delvm x"):
+        for command in ("savevm x", "savevm -d x", "loadvm x", "delvm x",
+                        "snapshot_blkdev ide0-hd0 %s qcow2" % (tmp_path / "over.qcow2"),
+                        "snapshot_blkdev_internal ide0-hd0 x"):
             assert vm.monitor(command) == refused
         assert vm.monitor("info snapshots") == "There is no snapshot available."
         assert vm.monitor("system_reset") == ""

@@ -11,6 +11,7 @@
 #include "base/thread.h"
 #include "monitor/monitor.h"
 #include "vmm/control.h"
+#include "vmm/control_drives.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -98,6 +99,31 @@ void vm_print_locked(struct vm *vm, struct printer *p)
 bool vm_has_drive(struct vm *vm, const char *id)
 {
 	return !strcmp(id, "hd0") || !strcmp(id, "hd1");
+}
+
+int vm_change(struct vm *vm, const struct vm_change *c, struct error *err)
+{
+	if (c->mode && strcmp(c->mode, "read-only"))
+		return err_set(err, -EINVAL, "invalid parameter value: %s", c->mode);
+	return 0;
+}
+
+int vm_eject(struct vm *vm, const char *device, bool force, struct error *err)
+{
+	return force ? 0 : err_set(err, -EBUSY, "Device '%s' is locked", device);
+}
+
+int vm_block_resize(struct vm *vm, const char *device, u64 bytes, struct error *err)
+{
+	vm->value = (u32)(bytes / MiB);
+	return 0;
+}
+
+int vm_set_throttle(struct vm *vm, const char *device, const struct vm_throttle *t,
+		    struct error *err)
+{
+	vm->value = (u32)(t->bps[0] + t->bps[2] * 10 + t->iops[2] * 100);
+	return 0;
 }
 
 int vm_load_waiting(struct vm *vm, struct printer *p, struct error *err)
@@ -640,6 +666,27 @@ static void block_passwd_unlocks_one_drive(void **state)
 	teardown(&x);
 }
 
+static void drives_take_media_sizes_and_limits(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	type(&x, "");
+	answer_is(&x, "eject hd0", "Error: Device 'hd0' is locked\n");
+	answer_is(&x, "eject -f hd0", "");
+	answer_is(&x, "change hd0 -f file raw read-only", "");
+	answer_is(&x, "change hd0 file raw no", "Error: invalid parameter value: no\n");
+	answer_is(&x, "change hd0",
+		  "change: filename expected\nTry \"help change\" for more information\n");
+	answer_is(&x, "block_resize hd0 10", "");
+	assert_int_equal(x.vm.value, 10);
+	answer_is(&x, "block_resize hd0 2G", "");
+	assert_int_equal(x.vm.value, 2048);
+	answer_is(&x, "block_set_io_throttle hd0 1 0 2 0 0 3", "");
+	assert_int_equal(x.vm.value, 321);
+	teardown(&x);
+}
+
 static void help_lists_every_command(void **state)
 {
 	static struct fixture x;
@@ -674,6 +721,7 @@ int main(void)
 		cmocka_unit_test(passphrases_typed_ahead_are_not_taken_for_commands),
 		cmocka_unit_test(three_wrong_passphrases_or_ctrl_c_end_the_question),
 		cmocka_unit_test(block_passwd_unlocks_one_drive),
+		cmocka_unit_test(drives_take_media_sizes_and_limits),
 		cmocka_unit_test(help_lists_every_command),
 	};
 

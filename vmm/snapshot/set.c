@@ -1,7 +1,7 @@
 /* Snapshots across the drives of a machine; see set.h. */
 #include "vmm/snapshot/set.h"
 
-#include "block/blk.h"
+#include "block/blk_control.h"
 #include "block/driver.h"
 #include "vmm/vm.h"
 
