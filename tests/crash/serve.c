@@ -124,7 +124,7 @@ static void power_cut_of_a_served_image_loses_nothing_flushed(void **state)
 	static const u32 sizes[] = {65536, 512, 4096, 2 * MiB};
 	const char *text = getenv("COWVM_CRASH_ROUNDS");
 	u32 rounds = text && atoi(text) > 0 ? (u32)atoi(text) : 0;
-	u32 n = rounds ? rounds * 2 * (u32)ARRAY_LEN(sizes) : 1;
+	u32 n = rounds ? MAX(rounds, 2 * (u32)ARRAY_LEN(sizes)) : 1;
 
 	for (u32 i = 0; i < n; i++) {
 		u32 size = sizes[i % ARRAY_LEN(sizes)];

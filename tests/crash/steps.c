@@ -233,7 +233,7 @@ static void run(void **state, struct steps t)
 	static const struct unlock_policy unlock = {.when = UNLOCK_NOW, .ask = passphrase};
 	const char *text = getenv("COWVM_CRASH_ROUNDS"), *name = t.s.name;
 	u32 rounds = text && atoi(text) > 0 ? (u32)atoi(text) : 0;
-	u32 n = rounds ? rounds * 2 * (u32)ARRAY_LEN(shapes) : 1;
+	u32 n = rounds ? MAX(rounds, 2 * (u32)ARRAY_LEN(shapes)) : 1;
 	u32 least = strstr(t.options, "extended_l2") ? 16384 : 0;
 
 	if (strstr(t.options, "luks")) {

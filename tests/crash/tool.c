@@ -139,7 +139,7 @@ static void run_scenario(void **state, void (*set_up)(struct rig *r, struct loop
 		      {1024, 8, true, 512 * KiB},  {65536, 16, true, 2 * MiB}};
 	const char *text = getenv("COWVM_CRASH_ROUNDS");
 	u32 rounds = text && atoi(text) > 0 ? (u32)atoi(text) : 0;
-	u32 runs = rounds ? rounds * (u32)ARRAY_LEN(shapes) : 3;
+	u32 runs = rounds ? MAX(rounds, (u32)ARRAY_LEN(shapes)) : 3;
 
 	for (u32 i = 0; i < runs; i++) {
 		u32 k = i % ARRAY_LEN(shapes);
