@@ -399,12 +399,13 @@ int qcow2_corrupt(struct fiber *f, struct qcow2 *q, const char *fmt, ...)
 	char text[256];
 	va_list ap;
 
-	if (q->corrupt && !q->check_only)
+	if ((q->corrupt || q->told) && !q->check_only)
 		return -EIO;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	if (!q->img.writable || q->check_only) {
+		q->told = true;
 		log_guest("%s: qcow2: Image is corrupt: %s; further non-fatal corruption events "
 			  "will be suppressed",
 			  q->img.name, text);

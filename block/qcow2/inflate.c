@@ -13,7 +13,6 @@
 #include "block/qcow2/compress.h"
 
 #include "base/io.h"
-#include "base/log.h"
 #include "base/pool.h"
 #include "block/qcow2/parts.h"
 
@@ -150,9 +149,6 @@ static int fill(struct fiber *f, struct qcow2 *q, struct slot *s, u8 *out, bool 
 		ret = unpack(&u);
 	else
 		ret = pool_call(f, unpack, &u);
-	if (ret == -EIO)
-		log_guest("%s: damaged compressed cluster at host offset %#llx", q->img.name,
-			  (unsigned long long)c.hoff);
 	return ret;
 }
 

@@ -57,7 +57,7 @@ struct qcow2 {
 	struct dirty_map *tracking;    /* what was written, for bitmaps; NULL: nobody asks */
 	bool writing;		       /* autoclear bits are gone: anything may be written */
 	bool beginning;		       /* bitmaps are being marked, writers wait for it */
-	bool corrupt;		       /* seen in this session or set in the header */
+	bool corrupt, told;	       /* seen in this session or set in the header; said so */
 	bool closing;
 	struct qcow2_crypt crypt;
 

@@ -3,7 +3,7 @@ import struct
 
 import pytest
 
-from lib.tools import check_image, cowimg, qemu_img, qemu_io, read_disk
+from lib.tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, read_disk, run
 
 CLUSTER = 65536
 COPIED = 1 << 63
@@ -199,3 +199,32 @@ def test_a_garbage_refcount_structure_is_made_anew(tmp_path, damage):
     check_image(image.path)
     assert image.path.stat().st_size < len(image.data) + 8 * CLUSTER
     assert read_disk(image.path, 0, 8 << 20) == before
+
+
+def damaged(folder, entry_of):
+    """A copy whose third data cluster's L2 entry is what entry_of makes of it."""
+    image = folder / "d.q"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "256k")
+    qemu_io(image, "write -P 3 0 64k")
+    data = bytearray(image.read_bytes())
+    l1 = int.from_bytes(data[40:48], "big")
+    at = (int.from_bytes(data[l1:l1 + 8], "big") & 0xfffffffffffe00) + 16
+    data[at:at + 8] = entry_of(int.from_bytes(data[at:at + 8], "big")).to_bytes(8, "big")
+    image.write_bytes(data)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["unaligned", "far", "compressed"])
+def test_an_entry_that_points_astray_is_counted_and_salvaged_alike(tmp_path, kind):
+    image = damaged(tmp_path, {"unaligned": lambda e: e + 0x200,
+                               "far": lambda e: 1 << 63 | 0x10000000,
+                               "compressed": lambda e: 1 << 62 | (e & 0xffffffff)}[kind])
+    said = [run(tool, "check", image, ok=(0, 2)).stdout for tool in ("qemu-img", COWIMG)]
+    assert said[0] == said[1]
+    quiet, content = [], []
+    for tool in ("qemu-img", COWIMG):
+        done = run(tool, "convert", "-q", "--salvage", "-O", "raw", image, tmp_path / "out")
+        quiet.append(done.stdout.replace("cowimg: warning: %s: " % image, ""))
+        content.append((tmp_path / "out").read_bytes())
+    assert quiet[0] == quiet[1]
+    assert content[0] == content[1]
