@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include "tests/unit/backends.h"
 
-#include "base/io.h"
+#include "base/io_cached.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -271,6 +271,101 @@ static void hundreds_of_fibers_do_their_own_transfers(void **state)
 	assert_int_equal(loop_run_fiber(*state, many_write_and_read, NULL), 0);
 }
 
+/* --- files in the page cache -------------------------------------------------- */
+
+#define LARGE (128 * KiB) /* more than is done on the spot */
+
+struct cached {
+	struct io_cached file;
+	unsigned next, done;
+	u64 fits; /* what lies beyond is refused */
+};
+
+static void write_large(struct fiber *f, void *arg)
+{
+	struct cached *c = arg;
+	u64 goff = (u64)c->next++ * LARGE;
+	u8 *out = xnew_n(u8, LARGE), *in = xnew_n(u8, LARGE);
+	struct iovec w[] = {{out, 1000}, {out + 1000, LARGE - 1000}}, r = {in, LARGE};
+	bool fits = goff + LARGE <= c->fits;
+
+	fill(out, goff, LARGE);
+	assert_int_equal(io_cached_writev(f, &c->file, w, 2, goff), fits ? (s64)LARGE : -EPERM);
+	assert_int_equal(io_cached_readv(f, &c->file, &r, 1, goff), fits ? (s64)LARGE : 0);
+	if (fits)
+		assert_memory_equal(in, out, LARGE);
+	free(in);
+	free(out);
+	c->done++;
+}
+
+/* So many at once that the writer finds neighbours to join. */
+static void write_all_large(struct fiber *f, struct cached *c, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(fiber_spawn(fiber_loop(f), write_large, c), 0);
+	while (c->done < n)
+		fiber_sleep_ns(f, NS_PER_MS);
+	io_cached_fini(&c->file);
+	close(c->file.fd);
+}
+
+static void cached_neighbours(struct fiber *f, void *arg)
+{
+	struct cached c = {.fits = UINT64_MAX};
+
+	io_cached_init(&c.file, temp_fd());
+	write_all_large(f, &c, 40);
+}
+
+static void large_cached_writes_side_by_side_reach_their_places(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, cached_neighbours, NULL), 0);
+}
+
+static void cached_up_to_limit(struct fiber *f, void *arg)
+{
+	struct cached c = {.fits = 5 * LARGE};
+	int fd = memfd_create("limited", MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, (off_t)c.fits), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW), 0);
+	io_cached_init(&c.file, fd);
+	write_all_large(f, &c, 16);
+}
+
+static void of_joined_writes_only_those_fail_that_do_not_fit(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, cached_up_to_limit, NULL), 0);
+}
+
+static void cached_small(struct fiber *f, void *arg)
+{
+	u8 out[3000], in[3000] = {0};
+	struct iovec w = {out, 3000}, r[] = {{in, 7}, {in + 7, 2993}};
+	struct io_cached c;
+
+	io_cached_init(&c, temp_fd());
+	fill(out, 5, sizeof(out));
+	for (unsigned slow = 0; slow < 2; slow++) {
+		c.slow_until_ns = slow ? now_ns() + 60 * NS_PER_SEC : 0;
+		assert_int_equal(io_cached_writev(f, &c, &w, 1, 5 + slow * 8000ull), 3000);
+		assert_int_equal(io_cached_readv(f, &c, r, 2, 5 + slow * 8000ull), 3000);
+		assert_memory_equal(in, out, sizeof(in));
+		memset(in, 0, sizeof(in));
+		/* The end of the file is in the middle of it. */
+		assert_int_equal(io_cached_readv(f, &c, r, 2, 2005 + slow * 8000ull), 1000);
+	}
+	assert_int_equal(io_cached_readv(f, &c, r, 2, 1 * MiB), 0);
+	io_cached_fini(&c);
+	close(c.fd);
+}
+
+static void small_cached_transfers_work_whether_writing_is_slow_or_not(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, cached_small, NULL), 0);
+}
+
 #define TESTS(X)                                                                                   \
 	X(what_was_written_is_read_back), X(reads_end_at_the_end_of_the_file),                     \
 		X(vectors_longer_than_one_system_call_takes_work),                                 \
@@ -278,7 +373,10 @@ static void hundreds_of_fibers_do_their_own_transfers(void **state)
 		X(errors_come_back_as_negative_errno), X(fallocate_punches_holes),                 \
 		X(a_group_runs_more_transfers_than_the_ring_holds),                                \
 		X(a_group_reports_its_first_error_after_all_are_done),                             \
-		X(hundreds_of_fibers_do_their_own_transfers)
+		X(hundreds_of_fibers_do_their_own_transfers),                                      \
+		X(large_cached_writes_side_by_side_reach_their_places),                            \
+		X(of_joined_writes_only_those_fail_that_do_not_fit),                               \
+		X(small_cached_transfers_work_whether_writing_is_slow_or_not)
 
 int main(void)
 {
