@@ -110,9 +110,7 @@ static struct net_end *find_user(struct vm *vm, const char *name, struct printer
 		if (net_is_user(end) && (!name || !strcmp(end->name, name)))
 			found = end;
 	}
-	if (!found && name && net_find(vm->machine.net, name))
-		print_to(p, "unrecognized netdev id '%s'\n", name);
-	else if (!found && name)
+	if (!found && name)
 		print_to(p, "unrecognized netdev id '%s'\n", name);
 	else if (!found)
 		print_to(p, "user mode network stack not in use\n");
@@ -181,7 +179,7 @@ int vm_netdev_del(struct vm *vm, const char *id, struct error *err)
 
 	if (!end || end->is_nic)
 		return err_set(err, -ENOENT, "Device '%s' not found", id);
-	if (*id == '#' || !end->ops->free)
+	if (*id == '#' || !end->ops->free || net_hub_of(end) >= 0)
 		return err_set(err, -EINVAL, "Device '%s' is not a netdev", id);
 	end->ops->free(end);
 	return 0;

@@ -140,6 +140,7 @@ static void link_changed(struct net_end *end)
 	bool up = net_link_is_up(end);
 	LOCK_SCOPE(&e->pd.dev.lock);
 
+	nic_link_changed(&e->nic);
 	if (up == e1000_link_up(e))
 		return;
 	set_link(e, up);

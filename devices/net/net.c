@@ -121,6 +121,7 @@ void net_end_fini(struct net_end *end)
 void net_join(struct net_end *a, struct net_end *b)
 {
 	assert(!a->peer && !b->peer && a != b);
+	a->link_down = b->link_down = false;
 	a->peer = b;
 	b->peer = a;
 	net_set_takes(a, a->takes);
@@ -136,6 +137,7 @@ void net_part(struct net_end *end)
 	net_purge(end);
 	net_purge(peer);
 	end->peer = peer->peer = NULL;
+	peer->link_down = true; /* the wire is cut */
 	if (peer->ops->link_changed)
 		peer->ops->link_changed(peer);
 }

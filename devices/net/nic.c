@@ -49,6 +49,12 @@ int nic_init(struct nic *nic, struct device *dev, const struct net_ops *ops, str
 	return 0;
 }
 
+void nic_link_changed(struct nic *nic)
+{
+	if (nic->netdev && nic->end.peer != nic->netdev)
+		nic->netdev = NULL;
+}
+
 void nic_fini(struct nic *nic)
 {
 	net_end_fini(&nic->end);

@@ -7,7 +7,7 @@
 
 struct nic {
 	struct net_end end;	/* [main] */
-	struct net_end *netdev; /* [const] property: the peer-to-be; NULL: none */
+	struct net_end *netdev; /* [main] property: the peer-to-be; NULL: none */
 	char *prop_mac;		/* [const] property; after nic_init the address as text */
 	u32 prop_bootindex;	/* [const] */
 	u8 mac[ETH_ADDR_BYTES]; /* [const] as the machine gave it */
@@ -24,6 +24,8 @@ struct nic {
 /* In a NIC's init, before anything that must be undone. */
 int nic_init(struct nic *nic, struct device *dev, const struct net_ops *ops, struct error *err);
 void nic_fini(struct nic *nic);
+/* To be called when the link changed: a backend that went is nobody's netdev. */
+void nic_link_changed(struct nic *nic);
 
 /* Ethernet addresses. */
 static inline bool eth_is_group(const u8 *addr)

@@ -164,6 +164,7 @@ void vnet_link_changed(struct net_end *end)
 	LOCK_SCOPE(&v->lock);
 	u16 was = v->status;
 
+	nic_link_changed(&v->nic);
 	update_link(v);
 	if (v->status != was)
 		virtio_pci_config_changed(&v->vp);

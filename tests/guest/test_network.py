@@ -57,9 +57,32 @@ def connect(port, host="127.0.0.1"):
     return socket.create_connection((host, port), timeout=20)
 
 
+def check_forwarding(vm):
+    """Ports are forwarded and links are cut while the guest runs."""
+    port = free_port()
+    rule = "tcp:127.0.0.1:%d" % port
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+    assert vm.monitor("hostfwd_add n0 %s-:7" % rule) == ""
+    with connect(port) as c:
+        assert echoes(c, b"one")
+        assert vm.monitor("set_link n0 off") == ""
+        c.sendall(b"two")
+        c.settimeout(1)
+        with pytest.raises(socket.timeout):
+            c.recv(10)
+        assert vm.monitor("set_link n0 on") == ""
+        c.settimeout(30)
+        assert c.recv(10) == b"two"
+    assert vm.monitor("hostfwd_remove n0 " + rule) == "host forwarding rule for %s removed" % rule
+    assert vm.monitor("hostfwd_remove " + rule) == "host forwarding rule for %s not found" % rule
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+
+
 @pytest.mark.any_kvm
 @pytest.mark.parametrize("card", CARDS)
-def test_a_guest_gets_an_address_and_answers_at_a_forwarded_port(kernel, card):
+def test_a_guest_gets_an_address_and_answers_at_forwarded_ports(kernel, card):
     port = free_port()
     with machine(kernel, *card_on(card, "user,hostfwd=tcp:127.0.0.1:%d-:7" % port)) as vm:
         vm.serial.expect("card %s 52:54:00:12:34:56" % card)
@@ -71,56 +94,23 @@ def test_a_guest_gets_an_address_and_answers_at_a_forwarded_port(kernel, card):
             assert re.search(r"TCP\[ESTABLISHED\] +\d+ +127.0.0.1 +%d +10.0.2.15 +7 " % port,
                              vm.monitor("info usernet"))
         vm.serial.expect("echo 20150")
-
-
-@pytest.mark.any_kvm
-def test_the_network_and_the_address_are_those_that_were_asked_for(kernel):
-    with machine(kernel, "-netdev", "user,id=n1,net=10.0.2.0/24,dhcpstart=10.0.2.77",
-                 "-device", "virtio-net-pci,netdev=n1,mac=52:54:00:aa:bb:cc,romfile=") as vm:
-        vm.serial.expect("card virtio 52:54:00:aa:bb:cc")
-        vm.serial.expect("offer 10.0.2.77")
+        check_forwarding(vm)
 
 
 @pytest.mark.any_kvm
 def test_cards_and_networks_meet_at_a_hub(kernel):
     port = free_port()
     with machine(kernel, "-net", "nic,model=virtio,macaddr=52:54:00:00:00:09,name=card",
-                 "-net", "user,hostfwd=tcp:127.0.0.1:%d-:7" % port) as vm:
-        vm.serial.expect("offer 10.0.2.15")
+                 "-net", "user,dhcpstart=10.0.2.77,hostfwd=tcp:127.0.0.1:%d-10.0.2.15:7" % port
+                 ) as vm:
+        vm.serial.expect("card virtio 52:54:00:00:00:09")
+        vm.serial.expect("offer 10.0.2.77")
         with connect(port) as c:
             assert echoes(c, b"through the hub")
         assert re.fullmatch(
             r"hub 0\n \\ hub0port1: #net\d+: index=0,type=user,net=10.0.2.0,restrict=off\n"
             r" \\ hub0port0: card: index=0,type=nic,model=virtio-net-pci,"
             r"macaddr=52:54:00:00:00:09", vm.monitor("info network"))
-
-
-@pytest.mark.any_kvm
-@pytest.mark.parametrize("card", CARDS)
-def test_ports_are_forwarded_and_links_cut_while_the_guest_runs(kernel, card):
-    port = free_port()
-    rule = "tcp:127.0.0.1:%d" % port
-    with machine(kernel, *card_on(card, "user")) as vm:
-        vm.serial.expect("offer")
-        with pytest.raises(ConnectionRefusedError):
-            connect(port)
-        assert vm.monitor("hostfwd_add n0 %s-:7" % rule) == ""
-        with connect(port) as c:
-            assert echoes(c, b"one")
-            assert vm.monitor("set_link n0 off") == ""
-            c.sendall(b"two")
-            c.settimeout(1)
-            with pytest.raises(socket.timeout):
-                c.recv(10)
-            assert vm.monitor("set_link n0 on") == ""
-            c.settimeout(30)
-            assert c.recv(10) == b"two"
-        assert vm.monitor("hostfwd_remove n0 " + rule) == \
-            "host forwarding rule for %s removed" % rule
-        assert vm.monitor("hostfwd_remove " + rule) == \
-            "host forwarding rule for %s not found" % rule
-        with pytest.raises(ConnectionRefusedError):
-            connect(port)
 
 
 @pytest.mark.any_kvm
@@ -201,6 +191,11 @@ def test_the_monitor_speaks_of_networks_as_the_reference_does():
         assert said("netdev_add user,id=b") == "Error: Duplicate ID 'b' for netdev"
         assert said("netdev_del b") == ""
         assert said("netdev_del b") == "Error: Device 'b' not found"
+        assert 'netdev = "a"' in said("info qtree")
+        assert said("netdev_del a") == ""
+        assert 'netdev = ""' in said("info qtree")
+        assert said("info network") == (
+            "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56")
         assert "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport" in \
             said("help hostfwd_add")
 
