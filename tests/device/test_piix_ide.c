@@ -263,16 +263,16 @@ static void dma_reads_mark_memory_dirty(void **state)
 	u64 bitmap[RAM_BYTES / 4096 / 64] = {0};
 
 	assert_true(mem_regions(b->fm.m.mem, info, 4) >= 1);
-	assert_int_equal(mem_dirty_log(info[0].region, true), 0);
+	assert_int_equal(mem_dirty_log(info[0].region, MEM_DIRTY_SNAPSHOT, true), 0);
 	descriptor(b, 0, 0x20000, 4096, true);
-	mem_dirty_collect(info[0].region, bitmap);
+	mem_dirty_collect(info[0].region, MEM_DIRTY_SNAPSHOT, bitmap);
 	memset(bitmap, 0, sizeof(bitmap));
 	outl(&b->fm, BM + 4, TABLE);
 	command(b, 0xc8, 0, 8);
 	outb(&b->fm, BM, BM_READ);
 	outb(&b->fm, BM, 0); /* stopped: what was written is written all the same */
 	run(b);
-	mem_dirty_collect(info[0].region, bitmap);
+	mem_dirty_collect(info[0].region, MEM_DIRTY_SNAPSHOT, bitmap);
 	assert_true(bitmap[0x20 / 64] & (u64)1 << 0x20 % 64);
 	assert_false(bitmap[0x21 / 64] & (u64)1 << 0x21 % 64);
 }

@@ -101,16 +101,16 @@ static void pages_that_the_guest_writes_are_logged(void **state)
 	assert_int_equal(mem_write(t->m.mem, GUEST_CODE, guest_dirty,
 				   (u64)(guest_dirty_end - guest_dirty)),
 			 0);
-	assert_int_equal(mem_dirty_log(t->ram, true), 0);
+	assert_int_equal(mem_dirty_log(t->ram, MEM_DIRTY_SNAPSHOT, true), 0);
 	assert_int_equal(vcpus_reset(t->vcpus), 0);
 	vcpus_resume(t->vcpus);
 	tm_wait(t);
-	assert_int_equal(mem_dirty_collect(t->ram, &bits), 0);
+	assert_int_equal(mem_dirty_collect(t->ram, MEM_DIRTY_SNAPSHOT, &bits), 0);
 	assert_true(bits == (1 << 3 | 1 << 5));
 	bits = 0;
-	assert_int_equal(mem_dirty_collect(t->ram, &bits), 0);
+	assert_int_equal(mem_dirty_collect(t->ram, MEM_DIRTY_SNAPSHOT, &bits), 0);
 	assert_true(bits == 0);
-	assert_int_equal(mem_dirty_log(t->ram, false), 0);
+	assert_int_equal(mem_dirty_log(t->ram, MEM_DIRTY_SNAPSHOT, false), 0);
 	tm_stop(t);
 }
 

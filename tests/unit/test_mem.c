@@ -14,6 +14,7 @@ struct host {
 	struct mem_slot slots[8];
 	u64 dirty[8]; /* first 64 pages of each slot */
 	int refuse;   /* result of the next set_slot */
+	int lost;     /* result of the next get_dirty */
 };
 
 static int set_slot(void *arg, const struct mem_slot *slot)
@@ -31,11 +32,13 @@ static int set_slot(void *arg, const struct mem_slot *slot)
 static int get_dirty(void *arg, u32 slot, u64 *bitmap)
 {
 	struct host *h = arg;
+	int ret = h->lost;
 
 	assert_true(h->slots[slot].log_dirty);
-	bitmap[0] = h->dirty[slot];
+	bitmap[0] = ret < 0 ? 0 : h->dirty[slot];
 	h->dirty[slot] = 0;
-	return 0;
+	h->lost = 0;
+	return ret;
 }
 
 static const struct mem_ops ops = {set_slot, get_dirty};
@@ -184,7 +187,7 @@ static u64 dirty_of(struct mem_region *r)
 {
 	u64 bits[8] = {0};
 
-	assert_int_equal(mem_dirty_collect(r, bits), 0);
+	assert_int_equal(mem_dirty_collect(r, MEM_DIRTY_SNAPSHOT, bits), 0);
 	for (unsigned i = 1; i < ARRAY_LEN(bits); i++)
 		assert_true(bits[i] == 0);
 	return bits[0];
@@ -197,14 +200,14 @@ static void our_writes_and_the_guests_are_both_dirty(void **state)
 	struct mem_region *ram = add(mem, 0, 64 * PAGE, MEM_RAM);
 
 	mem_write(mem, 0, "x", 1); /* before logging: not seen */
-	assert_int_equal(mem_dirty_log(ram, true), 0);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
 	assert_true(h.slots[0].log_dirty);
 	h.dirty[0] = 1u << 7;
 	mem_write(mem, 2 * PAGE - 1, "ab", 2);
 	mem_mark_dirty(mem, 5 * PAGE, 1);
 	assert_int_equal(dirty_of(ram), 1u << 1 | 1u << 2 | 1u << 5 | 1u << 7);
 	assert_int_equal(dirty_of(ram), 0);
-	assert_int_equal(mem_dirty_log(ram, false), 0);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, false), 0);
 	assert_false(h.slots[0].log_dirty);
 	mem_free(mem);
 }
@@ -217,7 +220,7 @@ static void aliases_share_their_dirty_pages(void **state)
 	struct mem_region *low = alias(mem, ram, 0, 0, 8 * PAGE);
 	struct mem_region *high = alias(mem, ram, 8 * PAGE, 1 * MiB, 8 * PAGE);
 
-	assert_int_equal(mem_dirty_log(ram, true), 0);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
 	assert_true(h.slots[1].log_dirty && h.slots[2].log_dirty);
 	h.dirty[2] = 1u << 1; /* page 9 of the base */
 	mem_write(mem, 1 * MiB + 2 * PAGE, "x", 1);
@@ -235,12 +238,70 @@ static void vectors_mark_what_was_written_of_them(void **state)
 	struct iovec iov[4];
 	struct mem_iov to = {iov, 0, 4};
 
-	assert_int_equal(mem_dirty_log(ram, true), 0);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
 	assert_int_equal(mem_map_iov(mem, PAGE, PAGE, true, &to), 0);
 	assert_int_equal(mem_map_iov(mem, 4 * PAGE, 4 * PAGE, true, &to), 0);
 	assert_int_equal(to.n, 2);
 	mem_mark_dirty_iov(mem, iov, to.n, 2 * PAGE + 1);
 	assert_int_equal(dirty_of(ram), 1u << 1 | 1u << 4 | 1u << 5);
+	mem_free(mem);
+}
+
+static u64 display_dirty_of(struct mem_region *r)
+{
+	u64 bits[8] = {0};
+
+	assert_int_equal(mem_dirty_collect(r, MEM_DIRTY_DISPLAY, bits), 0);
+	return bits[0];
+}
+
+static void one_client_takes_no_pages_from_another(void **state)
+{
+	struct host h = {.refuse = 0};
+	struct mem *mem = new_mem(&h);
+	struct mem_region *vram = add(mem, 1 * MiB, 16 * PAGE, MEM_VRAM);
+
+	h.dirty[0] = 1u << 3;
+	mem_write(mem, 1 * MiB + 5 * PAGE, "x", 1);
+	assert_int_equal(display_dirty_of(vram), 1u << 3 | 1u << 5);
+	assert_int_equal(display_dirty_of(vram), 0);
+	h.dirty[0] = 1u << 7;
+	assert_int_equal(dirty_of(vram), 1u << 3 | 1u << 5 | 1u << 7);
+	assert_int_equal(display_dirty_of(vram), 1u << 7);
+	mem_free(mem);
+}
+
+static void the_slot_is_logged_while_any_client_wants_it(void **state)
+{
+	struct host h = {.refuse = 0};
+	struct mem *mem = new_mem(&h);
+	struct mem_region *ram = add(mem, 0, 16 * PAGE, MEM_RAM);
+
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_DISPLAY, true), 0);
+	mem_write(mem, PAGE, "x", 1);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
+	mem_write(mem, 2 * PAGE, "x", 1);
+	assert_int_equal(dirty_of(ram), 1u << 2); /* since it was switched on */
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, false), 0);
+	assert_true(h.slots[0].log_dirty);
+	assert_int_equal(display_dirty_of(ram), 1u << 1 | 1u << 2);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_DISPLAY, false), 0);
+	assert_false(h.slots[0].log_dirty);
+	mem_free(mem);
+}
+
+static void a_lost_log_makes_everything_dirty_for_everybody(void **state)
+{
+	struct host h = {.refuse = 0};
+	struct mem *mem = new_mem(&h);
+	struct mem_region *vram = add(mem, 1 * MiB, 16 * PAGE, MEM_VRAM);
+	u64 bits = 0;
+
+	h.lost = -EIO;
+	assert_int_equal(mem_dirty_collect(vram, MEM_DIRTY_DISPLAY, &bits), -EIO);
+	assert_int_equal(display_dirty_of(vram), 0xffff);
+	assert_int_equal(dirty_of(vram), 0xffff);
+	assert_int_equal(dirty_of(vram), 0);
 	mem_free(mem);
 }
 
@@ -255,7 +316,7 @@ static void dirty_pages_survive_a_move(void **state)
 	assert_int_equal(mem_region_move(vram, 2 * MiB), 0);
 	h.dirty[0] = 1u << 4;
 	assert_int_equal(dirty_of(vram), 1u << 3 | 1u << 4);
-	assert_int_equal(mem_dirty_log(vram, false), 0); /* always on */
+	assert_int_equal(mem_dirty_log(vram, MEM_DIRTY_SNAPSHOT, false), 0); /* always on */
 	assert_true(h.slots[0].log_dirty);
 	mem_free(mem);
 }
@@ -267,10 +328,10 @@ static void a_window_that_is_not_word_aligned_collects_its_own_bits(void **state
 	struct mem_region *part = alias(mem, ram, 60 * PAGE, 16 * MiB, 10 * PAGE);
 	u64 bits[4] = {0};
 
-	assert_int_equal(mem_dirty_log(ram, true), 0);
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
 	mem_mark_dirty(mem, 58 * PAGE, 20 * PAGE);
 	assert_int_equal(dirty_of(part), 0x3ff);
-	assert_int_equal(mem_dirty_collect(ram, bits), 0);
+	assert_int_equal(mem_dirty_collect(ram, MEM_DIRTY_SNAPSHOT, bits), 0);
 	assert_true(bits[0] == (u64)3 << 58);
 	assert_true(bits[1] == (u64)0xff << 6); /* 70 .. 77 */
 	mem_free(mem);
@@ -351,6 +412,9 @@ int main(void)
 		cmocka_unit_test(our_writes_and_the_guests_are_both_dirty),
 		cmocka_unit_test(aliases_share_their_dirty_pages),
 		cmocka_unit_test(vectors_mark_what_was_written_of_them),
+		cmocka_unit_test(one_client_takes_no_pages_from_another),
+		cmocka_unit_test(the_slot_is_logged_while_any_client_wants_it),
+		cmocka_unit_test(a_lost_log_makes_everything_dirty_for_everybody),
 		cmocka_unit_test(dirty_pages_survive_a_move),
 		cmocka_unit_test(a_window_that_is_not_word_aligned_collects_its_own_bits),
 		cmocka_unit_test(a_range_becomes_vectors_or_says_why_not),

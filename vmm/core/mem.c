@@ -2,7 +2,8 @@
  *
  * Memory belongs to a base region; aliases show parts of a base elsewhere.  Dirty
  * pages are counted per base: KVM's log of every slot that shows it, and our own
- * marks, meet in base->dirty.
+ * marks, meet in base->dirty, a bitmap for each client.  Reading KVM's log clears
+ * it, therefore what one client reads goes into the bitmaps of all.
  * Thread: any.  mem.lock guards the regions and is a leaf.  Readers look addresses
  * up in `table` without a lock: it is small, and guarded by a sequence counter
  * (odd while it changes) so that a reader that met a change looks again.
@@ -31,8 +32,8 @@ struct mem_region {
 	u64 offset;		 /* [const] in base */
 	u8 *host;		 /* [const] */
 	/* Bases only. */
-	bool logging; /* [atomic] set under mem.lock, read by mem_mark_dirty */
-	u64 *dirty;   /* [atomic] one bit a page; there once logging was on */
+	u32 logging; /* [atomic] bits by client; set under mem.lock, read by mark_base */
+	u64 *dirty[MEM_DIRTY_CLIENTS]; /* [atomic] one bit a page; there once logging was on */
 };
 
 /* What a lookup needs.  [atomic] by mem.seq */
@@ -68,7 +69,8 @@ static void region_free(struct mem_region *r)
 {
 	if (r->base == r)
 		munmap(r->host, r->bytes);
-	free(r->dirty);
+	for (unsigned i = 0; i < MEM_DIRTY_CLIENTS; i++)
+		free(r->dirty[i]);
 	free(r);
 }
 
@@ -180,7 +182,7 @@ static int set_slot(struct mem_region *r, bool present)
 		.bytes = present ? r->bytes : 0,
 		.host = r->host,
 		.kind = r->kind,
-		.log_dirty = r->base->logging,
+		.log_dirty = r->base->logging != 0,
 	};
 
 	return mem->ops ? mem->ops->set_slot(mem->arg, &slot) : 0;
@@ -216,10 +218,24 @@ static int map_region(struct mem_region *r, u64 gpa)
 	return ret;
 }
 
-static void set_dirty_bits(u64 *dirty, u64 first, u64 pages)
+#define ALL_CLIENTS ((1u << MEM_DIRTY_CLIENTS) - 1)
+
+/* For the clients whose bits are set in `who`. */
+static void set_dirty_bits(struct mem_region *base, u32 who, u64 first, u64 pages)
 {
-	for (u64 page = first; page < first + pages; page++)
-		__atomic_fetch_or(&dirty[page / 64], (u64)1 << (page % 64), __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < MEM_DIRTY_CLIENTS; i++) {
+		u64 *dirty = who & 1u << i ? base->dirty[i] : NULL;
+
+		for (u64 page = first; dirty && page < first + pages; page++)
+			__atomic_fetch_or(&dirty[page / 64], (u64)1 << (page % 64),
+					  __ATOMIC_RELAXED);
+	}
+}
+
+/* The slot's log is lost or goes: whatever it shows may have been written. */
+static void set_slot_dirty(struct mem_region *r)
+{
+	set_dirty_bits(r->base, r->base->logging, r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS);
 }
 
 /* Fold KVM's log of one slot into its base's bits. */
@@ -237,12 +253,14 @@ static int collect_slot(struct mem_region *r)
 	if (!bits)
 		return -ENOMEM;
 	ret = mem->ops->get_dirty(mem->arg, r->slot, bits);
-	if (ret < 0)
+	if (ret < 0) {
+		set_slot_dirty(r);
 		return ret;
+	}
 	for (u64 i = 0; i < words; i++)
 		for (u64 left = bits[i]; left; left &= left - 1)
-			set_dirty_bits(r->base->dirty, first + i * 64 + (u64)__builtin_ctzll(left),
-				       1);
+			set_dirty_bits(r->base, r->base->logging,
+				       first + i * 64 + (u64)__builtin_ctzll(left), 1);
 	return 0;
 }
 
@@ -252,17 +270,33 @@ static int unmap_region(struct mem_region *r)
 
 	/* The slot's log goes with the slot. */
 	if (collect_slot(r) < 0)
-		set_dirty_bits(r->base->dirty, r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS);
+		set_slot_dirty(r);
 	ret = set_slot(r, false);
 	r->gpa = MEM_UNMAPPED;
 	return ret;
 }
 
-static int alloc_dirty(struct mem_region *base)
+static u64 dirty_bytes(const struct mem_region *base)
 {
-	if (!base->dirty)
-		base->dirty = try_alloc(DIV_ROUND_UP(base->bytes >> PAGE_BITS, 64) * sizeof(u64));
-	return base->dirty ? 0 : -ENOMEM;
+	return DIV_ROUND_UP(base->bytes >> PAGE_BITS, 64) * sizeof(u64);
+}
+
+static int alloc_dirty(struct mem_region *base, enum mem_dirty_client who)
+{
+	if (!base->dirty[who])
+		base->dirty[who] = try_alloc(dirty_bytes(base));
+	return base->dirty[who] ? 0 : -ENOMEM;
+}
+
+/* Framebuffers are logged for everybody from the first. */
+static int log_vram(struct mem_region *base)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; ret == 0 && i < MEM_DIRTY_CLIENTS; i++)
+		ret = alloc_dirty(base, i);
+	base->logging = ALL_CLIENTS;
+	return ret;
 }
 
 static int add_region(struct mem *mem, struct mem_region *r, u64 gpa, struct error *err)
@@ -334,8 +368,7 @@ int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *pl
 	}
 	r->host = host;
 	r->base = r;
-	r->logging = place->kind == MEM_VRAM;
-	ret = r->logging ? alloc_dirty(r) : 0;
+	ret = place->kind == MEM_VRAM ? log_vram(r) : 0;
 	if (ret < 0)
 		err_set_errno(err, ret, "%s", r->name);
 	else
@@ -486,11 +519,11 @@ static int check_range(struct mem *mem, u64 gpa, u64 bytes)
 static void mark_base(struct mem_region *base, u64 offset, u64 bytes)
 {
 	u64 first = offset >> PAGE_BITS;
-
 	/* Partner: mem_dirty_log, which has made the bits before it sets this. */
-	if (!__atomic_load_n(&base->logging, __ATOMIC_ACQUIRE) || !bytes)
-		return;
-	set_dirty_bits(base->dirty, first, ((offset + bytes - 1) >> PAGE_BITS) - first + 1);
+	u32 who = __atomic_load_n(&base->logging, __ATOMIC_ACQUIRE);
+
+	if (who && bytes)
+		set_dirty_bits(base, who, first, ((offset + bytes - 1) >> PAGE_BITS) - first + 1);
 }
 
 static u64 base_offset(const struct mem_region *r, const u8 *host)
@@ -650,22 +683,27 @@ static int update_slots(struct mem_region *base)
 	return ret;
 }
 
-int mem_dirty_log(struct mem_region *r, bool on)
+int mem_dirty_log(struct mem_region *r, enum mem_dirty_client who, bool on)
 {
 	struct mem_region *base = r->base;
+	u32 was, now;
 	int ret;
 
 	LOCK_SCOPE(&r->mem->lock);
-	if (base->logging == on || base->kind == MEM_VRAM)
+	was = base->logging;
+	now = on ? was | 1u << who : was & ~(1u << who);
+	if (now == was || base->kind == MEM_VRAM)
 		return 0;
-	ret = alloc_dirty(base);
+	ret = alloc_dirty(base, who);
 	if (ret < 0)
 		return ret;
-	memset(base->dirty, 0, DIV_ROUND_UP(base->bytes >> PAGE_BITS, 64) * sizeof(u64));
-	__atomic_store_n(&base->logging, on, __ATOMIC_RELEASE);
+	memset(base->dirty[who], 0, dirty_bytes(base));
+	__atomic_store_n(&base->logging, now, __ATOMIC_RELEASE);
+	if (!was == !now) /* the hypervisor logs for another client already, or still */
+		return 0;
 	ret = update_slots(base);
 	if (ret < 0) {
-		__atomic_store_n(&base->logging, !on, __ATOMIC_RELEASE);
+		__atomic_store_n(&base->logging, was, __ATOMIC_RELEASE);
 		(void)update_slots(base);
 	}
 	return ret;
@@ -690,18 +728,18 @@ static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
 	}
 }
 
-int mem_dirty_collect(struct mem_region *r, u64 *bitmap)
+int mem_dirty_collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap)
 {
 	struct mem *mem = r->mem;
 
 	LOCK_SCOPE(&mem->lock);
-	assert(r->base->logging);
+	assert(r->base->logging & 1u << who);
 	for (u32 i = 0; i < mem->n_regions; i++) {
 		int ret = mem->regions[i]->base == r->base ? collect_slot(mem->regions[i]) : 0;
 
 		if (ret < 0)
 			return ret;
 	}
-	take_bits(r->base->dirty, r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS, bitmap);
+	take_bits(r->base->dirty[who], r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS, bitmap);
 	return 0;
 }

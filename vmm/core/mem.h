@@ -83,10 +83,14 @@ int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct 
 void mem_mark_dirty(struct mem *mem, u64 gpa, u64 bytes);
 void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u64 bytes);
 
-/* Pages of the region touched since the last call, by guest or device: sets bits
- * (one a 4 KiB page) in bitmap.  Logging must have been switched on. */
-int mem_dirty_log(struct mem_region *r, bool on);
-int mem_dirty_collect(struct mem_region *r, u64 *bitmap);
+/* Pages of the region touched since the client's last call, by guest or device: sets
+ * bits (one a 4 KiB page) in bitmap.  The client must have switched its log on; for
+ * framebuffers (MEM_VRAM) every log is always on.  A collection takes nothing away
+ * from other clients, and when the hypervisor's log was lost, everything is dirty for
+ * everybody: the call then fails, the next one tells. */
+enum mem_dirty_client { MEM_DIRTY_SNAPSHOT, MEM_DIRTY_DISPLAY, MEM_DIRTY_CLIENTS };
+int mem_dirty_log(struct mem_region *r, enum mem_dirty_client who, bool on);
+int mem_dirty_collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap);
 
 /* For `info mtree` and the snapshot: regions in order of address. */
 struct mem_region_info {

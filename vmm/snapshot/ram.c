@@ -90,7 +90,7 @@ int ram_track(struct ram_map *map, bool on)
 	int ret = 0;
 
 	for (u32 i = 0; ret == 0 && i < map->n; i++)
-		ret = mem_dirty_log(map->ranges[i].region, on);
+		ret = mem_dirty_log(map->ranges[i].region, MEM_DIRTY_SNAPSHOT, on);
 	map->tracking = on && ret == 0;
 	if (!map->tracking)
 		memset(map->dirty, 0xff, ram_bitmap_bytes(map));
@@ -105,7 +105,7 @@ static int collect_range(const struct ram_range *r, u64 *into)
 
 	if (!bitmap)
 		return -ENOMEM;
-	ret = mem_dirty_collect(r->region, bitmap);
+	ret = mem_dirty_collect(r->region, MEM_DIRTY_SNAPSHOT, bitmap);
 	if (ret < 0)
 		return ret;
 	/* A word of pages is a few whole units. */
