@@ -214,6 +214,14 @@ CORE := \
 DEVICES := \
 	devices/debug.o \
 	devices/device.o \
+	devices/display/display.o \
+	devices/display/picture.o \
+	devices/display/surface.o \
+	devices/display/vnc.o \
+	devices/display/vnc_client.o \
+	devices/display/vnc_events.o \
+	devices/display/vnc_keys.o \
+	devices/display/vnc_listen.o \
 	devices/fwcfg.o \
 	devices/i440fx.o \
 	devices/ide/ata.o \
@@ -227,6 +235,7 @@ DEVICES := \
 	devices/ide/bmdma.o \
 	devices/ide/ide_drive.o \
 	devices/ide/piix_ide.o \
+	devices/input/input.o \
 	devices/net/backends.o \
 	devices/net/checksum.o \
 	devices/net/e1000.o \
@@ -257,9 +266,12 @@ DEVICES := \
 	devices/serial.o \
 	devices/vga/vga.o \
 	devices/vga/vga_dispi.o \
+	devices/vga/vga_draw.o \
 	devices/vga/vga_mem.o \
 	devices/vga/vga_regs.o \
+	devices/vga/vga_scan.o \
 	devices/vga/vga_text.o \
+	devices/vga/vga_view.o \
 	devices/virtio/blk.o \
 	devices/virtio/net.o \
 	devices/virtio/net_ctrl.o \
@@ -290,6 +302,7 @@ MONITOR := \
 	monitor/monitor.o \
 	monitor/net.o \
 	monitor/readline.o \
+	monitor/screen.o \
 	monitor/sendkey.o \
 	monitor/snapshot.o \
 	monitor/unlock.o
@@ -313,6 +326,7 @@ VMM := \
 	vmm/medium.o \
 	vmm/nets.o \
 	vmm/option_char.o \
+	vmm/option_display.o \
 	vmm/option_drive.o \
 	vmm/option_machine.o \
 	vmm/option_net.o \
@@ -321,6 +335,7 @@ VMM := \
 	vmm/options.o \
 	vmm/readconfig.o \
 	vmm/run.o \
+	vmm/screen.o \
 	vmm/snapshot/area.o \
 	vmm/snapshot/load.o \
 	vmm/snapshot/ram.o \
@@ -429,8 +444,8 @@ TEST_TOOLS := \
 
 LIBS_base    := -luring
 LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libzstd zlib)
-LIBS_devices := -lslirp
 LIBS_monitor := -lreadline
+LIBS_devices := -lslirp $(shell pkg-config --libs libpng libvncserver)
 
 # --- rules ------------------------------------------------------------------
 

@@ -400,6 +400,29 @@ bool ps2_mouse_is_on(struct device *dev)
 	return i8042_of(dev)->mouse.enabled;
 }
 
+static int move(struct device *dev, const struct input_move *m)
+{
+	return ps2_mouse(dev, m->x, m->y, m->wheel, m->buttons);
+}
+
+/* As the keyboard has them: scroll, number, capitals, from bit 0 on. */
+static u32 leds(struct device *dev)
+{
+	LOCK_SCOPE(&dev->lock);
+	return i8042_of(dev)->keyboard.leds;
+}
+
+static bool keyboard_is_on(struct device *dev)
+{
+	LOCK_SCOPE(&dev->lock);
+	return i8042_of(dev)->keyboard.scanning;
+}
+
+const struct input_ops ps2_keyboard_input = {
+	.name = "PS/2 Keyboard", .key = ps2_key, .is_on = keyboard_is_on, .leds = leds};
+const struct input_ops ps2_mouse_input = {
+	.name = "PS/2 Mouse", .move = move, .is_on = ps2_mouse_is_on};
+
 /* --- the device ------------------------------------------------------------------ */
 
 static int i8042_init(struct device *dev, struct error *err)

@@ -3,6 +3,7 @@
 #define DEVICES_PS2_H
 
 #include "devices/device.h"
+#include "devices/input/input.h"
 
 extern const struct device_class i8042_class;
 
@@ -14,13 +15,16 @@ int ps2_key(struct device *dev, u32 keycode, bool pressed);
 /* The mouse moved (right and down are positive), its wheel turned (towards the user
  * is positive), or its buttons changed.  0, or -EBUSY: the guest has no use for it.
  * [any thread] */
-#define PS2_LEFT   0x01
-#define PS2_RIGHT  0x02
-#define PS2_MIDDLE 0x04
-#define PS2_SIDE   0x08
-#define PS2_EXTRA  0x10
+#define PS2_LEFT   INPUT_LEFT
+#define PS2_RIGHT  INPUT_RIGHT
+#define PS2_MIDDLE INPUT_MIDDLE
+#define PS2_SIDE   INPUT_SIDE
+#define PS2_EXTRA  INPUT_EXTRA
 int ps2_mouse(struct device *dev, s32 dx, s32 dy, s32 wheel, u32 buttons);
 /* Is there a driver for the mouse that has switched its reports on?  [any thread] */
 bool ps2_mouse_is_on(struct device *dev);
+
+/* Both as what people type and point at goes to them. */
+extern const struct input_ops ps2_keyboard_input, ps2_mouse_input;
 
 #endif

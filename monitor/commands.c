@@ -87,6 +87,7 @@ INFO(pci)
 INFO(qtree)
 INFO(irq)
 INFO(chardev)
+INFO(vnc)
 
 static int cmd_info_block(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
@@ -151,6 +152,7 @@ const struct cmd hmp_info_commands[] = {
 	{"usernet", "", "", "show user network stack connection states", cmd_info_usernet, NULL},
 	{"uuid", "", "", "show the current VM UUID", cmd_info_uuid, NULL},
 	{"version", "", "", "show the version of cowvm", cmd_info_version, NULL},
+	{"vnc", "", "", "show the vnc server status", cmd_info_vnc, NULL},
 	{0},
 };
 
@@ -199,6 +201,9 @@ const struct cmd hmp_commands[] = {
 	 "save a VM snapshot. If no tag is provided, a new snapshot is created (-d: return as soon "
 	 "as the guest runs on; -x: put overlays over disks that have no snapshots)",
 	 cmd_savevm, NULL},
+	{"screendump", "F -fs", "filename [-f format]",
+	 "save screen as image 'filename' in the format 'ppm' (default) or 'png'", cmd_screendump,
+	 NULL},
 	{"sendkey", "s l?", "keys [hold_ms]",
 	 "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", cmd_sendkey,
 	 NULL},

@@ -140,11 +140,33 @@ static const char *what_is_missing(char type)
 	}
 }
 
+/* "-f text", a position of its own. */
+static int parse_flag_text(struct parse *p, const char *word, struct error *err)
+{
+	unsigned position = p->position;
+	int ret = 0;
+
+	assert(position < CMD_ARGS);
+	if (p->at[0] == '-' && p->at[1] == word[1] &&
+	    (!p->at[2] || isspace((unsigned char)p->at[2]))) {
+		p->at += 2;
+		skip_space(&p->at);
+		if (!*p->at)
+			return err_set(err, -EINVAL, "%s: string expected", p->name);
+		ret = parse_text(p, false, err);
+		p->args.given[position] = true;
+	}
+	p->position++;
+	return ret;
+}
+
 static int parse_word(struct parse *p, const char *word, struct error *err)
 {
 	bool optional = word[1] == '?';
 
 	skip_space(&p->at);
+	if (word[0] == '-' && word[2] == 's')
+		return parse_flag_text(p, word, err);
 	if (word[0] == '-')
 		return parse_flag(p, word, err);
 	if (word[0] == '/')

@@ -42,9 +42,9 @@ struct cmd_ctx {
 /* One row a command; the table is sorted by name and ends with name NULL. */
 struct cmd {
 	const char *name;   /* with aliases: "stop|s" */
-	const char *args;   /* words: "-a" flag, "/" format, "l" number, "s" text, "r" rest of
-			     * the line, "B" device, "F" file, "o" size in MiB or with a
-			     * suffix; "?" after it: may be left out */
+	const char *args;   /* words: "-a" flag, "-as" flag with a text, "/" format, "l" number, "s"
+			     * text, "r" rest of the line, "B" device, "F" file, "o" size in MiB or
+			     * with a suffix; "?" after it: may be left out */
 	const char *params; /* for help: "[-a] device" */
 	const char *help;
 	/* 0, or a negative errno with the message, which is printed after "Error: ".
@@ -77,6 +77,9 @@ int cmd_delvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshots(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshot_job(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
+
+/* screen.c */
+int cmd_screendump(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 
 /* --- expressions (expr.c) -------------------------------------------------------- */
 

@@ -1,9 +1,8 @@
-/* What the monitor may do with a machine: time, memory, ports, keys; see control.h.
+/* What the monitor may do with a machine: time, memory, ports; see control.h.
  *
  * Reading a vCPU or memory in one piece means holding the vCPUs for an instant:
  * that is no change of the run state, and nobody is told. */
 #include "devices/piix4pm.h"
-#include "devices/ps2.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -54,16 +53,6 @@ int vm_nmi(struct vm *vm, u32 cpu, struct error *err)
 	ret = vcpu_nmi(vcpus_get(vm->vcpus, cpu));
 	vm_let_cpus_go(vm);
 	return ret < 0 ? err_set_errno(err, ret, "CPU#%u: cannot send NMI", cpu) : 0;
-}
-
-int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
-{
-	int ret = ps2_key(vm->keyboard, keycode, pressed);
-
-	/* A guest that takes no keys loses them, as on a real machine. */
-	if (ret == -EINVAL)
-		return err_set(err, ret, "the keyboard has no key 0x%x", keycode);
-	return 0;
 }
 
 int vm_system_powerdown(struct vm *vm, struct error *err)

@@ -104,6 +104,7 @@ void vm_info_pci(struct vm *vm, struct printer *p);
 void vm_info_qtree(struct vm *vm, struct printer *p);
 void vm_info_irq(struct vm *vm, struct printer *p);
 void vm_info_chardev(struct vm *vm, struct printer *p);
+void vm_info_vnc(struct vm *vm, struct printer *p);
 
 /* Memory and ports as the guest sees them.  Reads and writes are done while the
  * vCPUs are stopped for an instant, the same run state afterwards. */
@@ -128,5 +129,8 @@ int vm_netdev_del(struct vm *vm, const char *id, struct error *err);
 /* Keyboard: set-1 make code with 0x80 for E0-prefixed keys as the reference's key
  * table; pressed or released. */
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err);
+
+/* The screen as it is now, as "ppm" (NULL) or "png". */
+int vm_screendump(struct vm *vm, const char *path, const char *format, struct error *err);
 
 #endif

@@ -111,6 +111,8 @@ static int build(struct vm *vm, struct error *err)
 	if (ret == 0)
 		ret = vm_add_user_devices(vm, err);
 	if (ret == 0)
+		ret = vm_add_display(vm, err);
+	if (ret == 0)
 		ret = add_cpus(vm, err);
 	if (ret == 0)
 		ret = vm_load_firmware(vm, err);
@@ -164,6 +166,7 @@ void vm_free(struct vm *vm)
 		vcpus_free(vm->vcpus);
 	vm_close_monitors(vm);
 	vm_free_snapshots(vm);
+	vm_free_display(vm);
 	free_devices(vm);
 	vm_close_nets(vm);
 	vm_close_drives(vm);

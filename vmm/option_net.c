@@ -1,4 +1,4 @@
-/* Options of networks and displays.  Their form is checked here; nets.c makes them. */
+/* Options of networks.  Their form is checked here; nets.c makes them. */
 #include "base/log.h"
 #include "devices/net/backends.h"
 #include "devices/net/checksum.h"
@@ -168,54 +168,5 @@ int option_netdev(struct config *c, const struct option_use *use, struct error *
 	if (id_is_taken(c, id))
 		return err_set(err, -EEXIST, "Duplicate ID '%s' for netdev", id);
 	keep(c, use, NET_USE_NETDEV);
-	return 0;
-}
-
-int option_display(struct config *c, const struct option_use *use, struct error *err)
-{
-	static const char *const others[] = {"gtk", "sdl", "curses", "vnc", "dbus", NULL};
-	AUTO_FREE char *type = xstrdup(use->text);
-
-	type[strcspn(type, ",=")] = 0;
-	if (!strcmp(use->text, "none"))
-		return 0;
-	if (parse_choice(type, others) >= 0)
-		return err_set(err, -EINVAL, "display '%s' is not available, only none", type);
-	return err_set(err, -EINVAL, "Parameter 'type' does not accept value '%s'", type);
-}
-
-int option_vga(struct config *c, const struct option_use *use, struct error *err)
-{
-	static const char *const kinds[] = {"std", "none", NULL};
-	static const char *const others[] = {"cirrus", "vmware", "qxl", "virtio",
-					     "xenfb",  "tcx",	 "cg3", NULL};
-
-	if (parse_choice(use->text, others) >= 0)
-		return err_set(err, -EINVAL, "video card '%s' is not available, only std and none",
-			       use->text);
-	if (parse_choice(use->text, kinds) < 0)
-		return err_set(err, -EINVAL, "unknown vga type: %s", use->text);
-	free(c->vga);
-	c->vga = xstrdup(use->text);
-	return 0;
-}
-
-/* none, [host]:number[,...], unix:path[,...] */
-int option_vnc(struct config *c, const struct option_use *use, struct error *err)
-{
-	AUTO_FREE char *display = xstrdup(use->text);
-	const char *number;
-	u64 value;
-
-	display[strcspn(display, ",")] = 0;
-	if (!strcmp(display, "none"))
-		return 0;
-	number = strrchr(display, ':');
-	if (!number || !number[1])
-		return err_set(err, -EINVAL, "no vnc port specified");
-	if (strncmp(display, "unix:", 5) &&
-	    (parse_u64(number + 1, &value) < 0 || value > 65535 - 5900))
-		return err_set(err, -EINVAL, "bad vnc display number '%s'", number + 1);
-	log_info("%s: the VNC display is not drawn yet", use->source);
 	return 0;
 }

@@ -31,6 +31,8 @@ static const char *const group_titles[OPTION_GROUPS] = {
 
 static const char machine_keys[] = "type accel usb vmport hpet acpi pit graphics kernel-irqchip "
 				   "kernel initrd append firmware";
+static const char vnc_keys[] = "vnc password to share websocket ipv4 ipv6 lossy non-adaptive "
+			       "tls-creds sasl reverse audiodev password-secret";
 static const char chardev_keys[] = "backend id path mux server wait append signal logfile";
 
 const struct option options[] = {
@@ -90,13 +92,19 @@ const struct option options[] = {
 	PLAIN("snapshot", NULL, "write to temporary files instead of disk image files",
 	      option_snapshot, GROUP_BLOCK),
 
-	PLAIN("display", "none", "no display; others are not available yet", option_display,
+	PLAIN("display", "none|vnc=display[,...]", "no display besides VNC", option_display,
 	      GROUP_DISPLAY),
 	PLAIN("nographic", NULL, "no display; first serial port and monitor on the terminal",
 	      option_nographic, GROUP_DISPLAY),
 	PLAIN("vga", "[std|none]", "select video card type", option_vga, GROUP_DISPLAY),
-	PLAIN("vnc", "display", "accepted; the display is not drawn yet", option_vnc,
-	      GROUP_DISPLAY),
+	LIST("vnc",
+	     "none|[host]:number|unix:path[,password=on|off][,to=number]\n"
+	     "     [,share=allow-exclusive|force-shared|ignore]\n"
+	     "     [,websocket=on|[host:]port]",
+	     "show the display to VNC clients, on TCP port 5900 + number; without a host\n"
+	     "only to those on this machine.  With password=on nobody gets in until the\n"
+	     "monitor has set one ('change vnc password' or 'set_password')",
+	     option_vnc, GROUP_DISPLAY, "vnc", vnc_keys),
 
 	LIST("netdev",
 	     "user,id=str[,ipv4=on|off][,net=addr[/mask]][,host=addr]\n"

@@ -64,8 +64,10 @@ void option_object_hide(char *text);
 /* option_char.c */
 option_fn option_serial, option_monitor, option_chardev, option_mon, option_debugcon,
 	option_nographic, option_echr, option_parallel;
-/* option_net.c: networking and displays, accepted until they are there */
-option_fn option_net, option_netdev, option_nic, option_display, option_vga, option_vnc;
+/* option_net.c: networking, accepted until it is there */
+option_fn option_net, option_netdev, option_nic;
+/* option_display.c */
+option_fn option_display, option_vga, option_vnc;
 /* option_run.c */
 option_fn option_boot, option_text, option_firmware_dir, option_flag, option_nothing,
 	option_no_reboot, option_no_shutdown, option_action, option_trace, option_log_file,

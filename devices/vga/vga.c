@@ -1,6 +1,6 @@
 /* VGA with the Bochs extension, PCI 1234:1111: the function, its BARs, its state.
  *
- * BAR 0: 16 MiB of video memory, linear.  BAR 2: 4 KiB of registers: 400-41F the
+ * BAR 0: video memory, linear (property vgamem_mb).  BAR 2: 4 KiB of registers: 400-41F the
  * ports 3C0-3DF, 500-515 the display extension, 600 its own size and byte order
  * (QEMU's docs/specs/standard-vga).  Legacy ports and the window at A0000 answer
  * always.  The expansion ROM is the property romfile.  Video memory is a memory
@@ -17,6 +17,7 @@
 #define REGS_DISPI   0x500
 #define REGS_EXT     0x600
 #define LITTLE	     0x1e1e1e1e
+#define MAX_MIB	     256
 
 struct vga *vga_of(struct device *dev)
 {
@@ -93,6 +94,17 @@ static int map(struct vga *v, struct error *err)
 	return ret;
 }
 
+static int set_vram_bytes(struct vga *v, struct error *err)
+{
+	u32 mib = v->prop_vgamem_mb;
+
+	if (!is_pow2(mib) || mib > MAX_MIB)
+		return err_set(err, -EINVAL, "%s: vgamem_mb is %u, expected a power of two, 1..%u",
+			       v->pci.dev.id, mib, MAX_MIB);
+	v->vram_bytes = mib * (u32)MiB;
+	return 0;
+}
+
 static int vga_init(struct device *dev, struct error *err)
 {
 	static const struct pci_ids ids = {
@@ -103,21 +115,30 @@ static int vga_init(struct device *dev, struct error *err)
 		.class_code = 0x030000,
 		.revision = 2,
 	};
-	const struct mem_place place = {"vram", MEM_UNMAPPED, VGA_VRAM_BYTES, MEM_VRAM};
+	struct mem_place place = {"vram", MEM_UNMAPPED, 0, MEM_VRAM};
 	struct vga *v = vga_of(dev);
-	int ret = pci_dev_init(&v->pci, &ids, err);
+	int ret = set_vram_bytes(v, err);
 
+	if (ret == 0)
+		ret = vga_screen_init(v, err);
 	if (ret < 0)
 		return ret;
+	ret = pci_dev_init(&v->pci, &ids, err);
+	if (ret < 0) {
+		vga_screen_fini(v);
+		return ret;
+	}
+	place.bytes = v->vram_bytes;
 	ret = mem_add(dev->machine->mem, &v->vram_region, &place, err);
 	if (ret == 0)
 		ret = map(v, err);
 	if (ret < 0) {
 		pci_dev_fini(&v->pci);
+		vga_screen_fini(v);
 		return ret;
 	}
 	v->vram = mem_region_host(v->vram_region);
-	pci_add_bar(&v->pci, 0, PCI_BAR_MEM32, VGA_VRAM_BYTES, NULL, v->vram_region);
+	pci_add_bar(&v->pci, 0, PCI_BAR_MEM32, v->vram_bytes, NULL, v->vram_region);
 	pci_add_bar(&v->pci, 2, PCI_BAR_MEM32, REGS_BYTES, &regs_ops, NULL);
 	return 0;
 }
@@ -128,6 +149,7 @@ static void vga_fini(struct device *dev)
 
 	unmap(v);
 	pci_dev_fini(&v->pci);
+	vga_screen_fini(v);
 }
 
 /* Video memory keeps its contents, as it does in a warm machine. */
@@ -177,23 +199,30 @@ static int vga_check(const void *loaded, struct error *err)
 	if (v->gr[GR_READ_MAP] > 3)
 		return err_set(err, -EINVAL, "vga: read map is %u, expected 0..3",
 			       v->gr[GR_READ_MAP]);
-	if (v->dispi[DISPI_BANK] >= VGA_VRAM_BYTES / (64 * KiB))
-		return err_set(err, -EINVAL, "vga: bank is %u, expected below %u",
-			       v->dispi[DISPI_BANK], (unsigned)(VGA_VRAM_BYTES / (64 * KiB)));
-	return 0;
+	return vga_dispi_check(v, err);
 }
 
 static void vga_post_load(struct device *dev)
 {
-	pci_dev_post_load(&vga_of(dev)->pci);
+	struct vga *v = vga_of(dev);
+
+	pci_dev_post_load(&v->pci);
+	v->redraw = true; /* memory came in with the snapshot, behind the log's back */
 }
+
+static const struct prop vga_props[] = {
+	PROP(struct vga, prop_vgamem_mb, "vgamem_mb", PROP_KIND_U32, "16",
+	     "MiB of video memory, a power of two up to 256"),
+	PROP_END,
+};
 
 const struct device_class vga_class = {
 	.name = "VGA",
-	.help = "VGA with Bochs VBE extension, 16 MiB",
+	.help = "VGA with Bochs VBE extension",
 	.size = sizeof(struct vga),
 	.bus = DEVICE_ON_PCI,
 	.user_creatable = true,
+	.props = vga_props,
 	.init = vga_init,
 	.reset = vga_reset,
 	.fini = vga_fini,

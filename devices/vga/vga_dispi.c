@@ -4,13 +4,20 @@
  * DAC, capabilities, video memory size).  Thread: any vCPU with the device's lock. */
 #include "devices/vga/vga_int.h"
 
-#define MAX_X	2560
-#define MAX_Y	1600
+#include <errno.h>
+
+#define MAX_X	4096
+#define MAX_Y	4096
 #define MAX_BPP 32
 
 static bool is_depth(u16 bpp)
 {
 	return bpp == 4 || bpp == 8 || bpp == 15 || bpp == 16 || bpp == 24 || bpp == 32;
+}
+
+static u32 banks(const struct vga *v)
+{
+	return v->vram_bytes / (64 * KiB);
 }
 
 static u32 line_bytes(const struct vga *v)
@@ -32,7 +39,7 @@ u16 vga_dispi_read(const struct vga *v, unsigned index)
 		}
 	}
 	if (index == DISPI_VIDEO_MEMORY)
-		return VGA_VRAM_BYTES / (64 * KiB);
+		return (u16)banks(v);
 	return v->dispi[index];
 }
 
@@ -43,12 +50,12 @@ static void set_virtual(struct vga *v, u16 width)
 
 	v->dispi[DISPI_VIRT_WIDTH] = MAX(width, v->dispi[DISPI_XRES]);
 	bytes = line_bytes(v);
-	lines = bytes ? VGA_VRAM_BYTES / bytes : 0;
+	lines = bytes ? v->vram_bytes / bytes : 0;
 	v->dispi[DISPI_VIRT_HEIGHT] = (u16)MIN(lines, 0xffffu);
 	if (lines < v->dispi[DISPI_YRES]) { /* too wide for the lines shown */
 		v->dispi[DISPI_VIRT_WIDTH] = v->dispi[DISPI_XRES];
 		bytes = line_bytes(v);
-		lines = bytes ? VGA_VRAM_BYTES / bytes : 0;
+		lines = bytes ? v->vram_bytes / bytes : 0;
 		v->dispi[DISPI_VIRT_HEIGHT] = (u16)MIN(lines, 0xffffu);
 	}
 }
@@ -57,9 +64,9 @@ static bool mode_fits(const struct vga *v)
 {
 	u32 bpp = v->dispi[DISPI_BPP];
 
-	return v->dispi[DISPI_XRES] && v->dispi[DISPI_YRES] && is_depth((u16)bpp) &&
+	return v->dispi[DISPI_XRES] && v->dispi[DISPI_YRES] &&
 	       (u64)v->dispi[DISPI_XRES] * v->dispi[DISPI_YRES] * DIV_ROUND_UP(bpp, 8) <=
-		       VGA_VRAM_BYTES;
+		       v->vram_bytes;
 }
 
 static void write_enable(struct vga *v, u16 value)
@@ -75,8 +82,8 @@ static void write_enable(struct vga *v, u16 value)
 		v->dispi[DISPI_X_OFFSET] = v->dispi[DISPI_Y_OFFSET] = 0;
 		bytes = line_bytes(v) * v->dispi[DISPI_YRES];
 		if (value & DISPI_ON && !(value & DISPI_NO_CLEAR)) {
-			memset(v->vram, 0, MIN(bytes, (u32)VGA_VRAM_BYTES));
-			vga_mark_dirty(v, 0, MIN(bytes, (u32)VGA_VRAM_BYTES));
+			memset(v->vram, 0, MIN(bytes, v->vram_bytes));
+			vga_mark_dirty(v, 0, MIN(bytes, v->vram_bytes));
 		}
 	}
 	v->dispi[DISPI_ENABLE] =
@@ -96,7 +103,8 @@ void vga_dispi_write(struct vga *v, unsigned index, u16 value)
 			v->dispi[DISPI_ID] = value;
 		break;
 	case DISPI_XRES:
-		if (!on && value && value <= MAX_X && value % 8 == 0)
+		value &= (u16)~7u;
+		if (!on && value && value <= MAX_X)
 			v->dispi[index] = value;
 		break;
 	case DISPI_YRES:
@@ -108,7 +116,7 @@ void vga_dispi_write(struct vga *v, unsigned index, u16 value)
 			v->dispi[index] = value ? value : 8;
 		break;
 	case DISPI_ENABLE: write_enable(v, value); break;
-	case DISPI_BANK: v->dispi[index] = value & (VGA_VRAM_BYTES / (64 * KiB) - 1); break;
+	case DISPI_BANK: v->dispi[index] = value & (banks(v) - 1); break;
 	case DISPI_VIRT_WIDTH:
 		if (on)
 			set_virtual(v, value);
@@ -148,4 +156,17 @@ void vga_dispi_reset(struct vga *v)
 	memset(v->dispi, 0, sizeof(v->dispi));
 	v->dispi[DISPI_ID] = DISPI_ID_LATEST;
 	v->dispi[DISPI_BPP] = 8;
+}
+
+/* Of a loaded copy, which knows no size of memory: what reaches beyond is not shown. */
+int vga_dispi_check(const struct vga *v, struct error *err)
+{
+	const u16 *d = v->dispi;
+
+	if (d[DISPI_XRES] > MAX_X || d[DISPI_YRES] > MAX_Y || !is_depth(d[DISPI_BPP]))
+		return err_set(err, -EINVAL, "vga: mode is %ux%ux%u, expected up to %ux%u",
+			       d[DISPI_XRES], d[DISPI_YRES], d[DISPI_BPP], MAX_X, MAX_Y);
+	if (d[DISPI_ENABLE] & DISPI_ON && (!d[DISPI_XRES] || !d[DISPI_YRES]))
+		return err_set(err, -EINVAL, "vga: the extension is on without a size");
+	return 0;
 }

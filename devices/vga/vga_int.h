@@ -7,8 +7,9 @@
 #include "vmm/core/bus.h"
 #include "vmm/core/mem.h"
 
-#define VGA_VRAM_BYTES	(16 * MiB)
 #define VGA_PLANE_BYTES 0x10000u /* four of them, interleaved byte by byte, from 0 */
+
+struct vga_screen;
 
 enum seq_reg { SEQ_RESET, SEQ_CLOCK, SEQ_MAP_MASK, SEQ_CHAR_MAP, SEQ_MEMORY_MODE, SEQ_REGS };
 enum seq_bits {
@@ -70,6 +71,10 @@ struct vga {
 	struct pci_dev pci;
 	struct mem_region *vram_region; /* [const] */
 	u8 *vram;			/* [const] */
+	u32 vram_bytes;			/* [const] a power of two */
+	u32 prop_vgamem_mb;		/* [const] property */
+	struct vga_screen *screen;	/* [const] what is shown: vga_draw.c */
+	bool redraw;			/* [dev.lock] memory changed unseen */
 	struct bus_region *ports, *dispi_ports, *window;
 
 	/* [dev.lock] saved */
@@ -86,9 +91,10 @@ struct vga {
 	u16 dispi_index, dispi[DISPI_REGS];
 };
 
+/* The window shows linear memory; a mode of four bits has planes. */
 static inline bool vga_is_linear(const struct vga *v)
 {
-	return v->dispi[DISPI_ENABLE] & DISPI_ON;
+	return v->dispi[DISPI_ENABLE] & DISPI_ON && v->dispi[DISPI_BPP] != 4;
 }
 
 /* vga_regs.c: ports 3B0-3DF. */
@@ -101,11 +107,16 @@ extern const struct bus_ops vga_port_ops;
 u16 vga_dispi_read(const struct vga *v, unsigned index);
 void vga_dispi_write(struct vga *v, unsigned index, u16 value);
 void vga_dispi_reset(struct vga *v);
+int vga_dispi_check(const struct vga *loaded, struct error *err);
 extern const struct bus_ops vga_dispi_ops;
 
 /* vga_mem.c: the window at A0000-BFFFF. */
 extern const struct bus_ops vga_window_ops;
 void vga_mark_dirty(struct vga *v, u32 at, u32 bytes);
+
+/* vga_draw.c */
+int vga_screen_init(struct vga *v, struct error *err);
+void vga_screen_fini(struct vga *v);
 
 struct vga *vga_of(struct device *dev); /* asserts the class */
 

@@ -37,12 +37,15 @@ static bool linear_offset(const struct vga *v, u32 *addr)
 	if (*addr >= BANK_BYTES)
 		return false;
 	*addr += v->dispi[DISPI_BANK] * BANK_BYTES;
-	return *addr < VGA_VRAM_BYTES;
+	return *addr < v->vram_bytes;
 }
 
+/* The extension's modes of four bits have larger planes, and a bank in the window. */
 static u8 *planes_at(struct vga *v, u32 offset)
 {
-	return v->vram + 4 * (offset % VGA_PLANE_BYTES);
+	u32 bank = v->dispi[DISPI_BANK] % (v->vram_bytes / 4 / VGA_PLANE_BYTES);
+
+	return v->vram + 4 * (bank * VGA_PLANE_BYTES + offset % VGA_PLANE_BYTES);
 }
 
 /* A nibble with a bit for each plane as a mask of whole bytes. */

@@ -291,7 +291,7 @@ static void bochs_extension_sets_a_mode(void **state)
 	assert_int_equal(dispi_read(b, 0), 0xb0c5);
 	assert_int_equal(dispi_read(b, 10), 256);
 	dispi_write(b, 4, 2);
-	assert_int_equal(dispi_read(b, 1), 2560);
+	assert_int_equal(dispi_read(b, 1), 4096);
 	dispi_write(b, 4, 0);
 	dispi_write(b, 1, 800);
 	dispi_write(b, 2, 600);

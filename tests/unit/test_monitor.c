@@ -27,6 +27,7 @@ struct vm {
 	bool running;
 	const char *locked[3]; /* images, to be unlocked by "right", in order */
 	unsigned unlocked, loads;
+	char log[128]; /* of calls that leave no other trace */
 };
 
 /* --- the fake machine ----------------------------------------------------------- */
@@ -152,6 +153,7 @@ FAKE_INFO(pci)
 FAKE_INFO(qtree)
 FAKE_INFO(irq)
 FAKE_INFO(chardev)
+FAKE_INFO(vnc)
 
 void vm_info_cpus(struct vm *vm, u32 current, struct printer *p)
 {
@@ -290,6 +292,12 @@ int vm_register(struct vm *vm, u32 cpu, const char *name, u64 *value)
 	return 0;
 }
 
+int vm_screendump(struct vm *vm, const char *path, const char *format, struct error *err)
+{
+	snprintf(vm->log, sizeof(vm->log), "picture %s %s", path, format ? format : "-");
+	return 0;
+}
+
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 {
 	assert_true(vm->n_keys < ARRAY_LEN(vm->keys));
@@ -424,6 +432,12 @@ static void bad_lines_get_the_references_words(void **state)
 	answer_is(&x, "sendkey",
 		  "sendkey: string expected\nTry \"help sendkey\" for more information\n");
 	answer_is(&x, "sendkey foo", "invalid parameter: foo\n");
+	answer_is(&x, "screendump a.png -f png", "");
+	assert_string_equal(x.vm.log, "picture a.png png");
+	answer_is(&x, "screendump a.ppm", "");
+	assert_string_equal(x.vm.log, "picture a.ppm -");
+	answer_is(&x, "screendump a.ppm -f",
+		  "screendump: string expected\nTry \"help screendump\" for more information\n");
 	answer_is(&x, "help nosuch", "unknown command: 'nosuch'\n");
 	answer_is(&x, "p $nosuch", "unknown register\nTry \"help print\" for more information\n");
 	answer_is(&x, "p 1/0", "division by zero\nTry \"help print\" for more information\n");

@@ -463,12 +463,11 @@ static void a_card_and_a_network_are_there_unless_somebody_speaks_of_networks(vo
 	assert_int_equal(count_nets("-net nic,model=virtio -net tap,ifname=t0,script=no"), 2);
 }
 
-static void networks_and_displays_are_checked(void **state)
+static void networks_are_checked(void **state)
 {
 	struct config c;
 
-	accept(&c, "-net none -nic none -display none -vga std -vnc none");
-	assert_string_equal(c.vga, "std");
+	accept(&c, "-net none -nic none");
 	config_fini(&c);
 	refuse("-net foo", "-net foo: Parameter 'type' does not accept value 'foo'");
 	refuse("-netdev user", "-netdev user: Parameter 'id' is missing");
@@ -480,12 +479,50 @@ static void networks_and_displays_are_checked(void **state)
 	       "-netdev user,id=a: Duplicate ID 'a' for netdev");
 	refuse("-net nic -net nic -net nic -net nic -net nic -net nic -net nic -net nic -net nic",
 	       "-net nic: too many NICs");
-	refuse("-display gtk", "-display gtk: display 'gtk' is not available, only none");
+}
+
+static void displays_are_understood(void **state)
+{
+	struct config c;
+
+	accept(&c, "-display none -vga std -vnc none");
+	assert_string_equal(c.vga, "std");
+	assert_null(c.vnc.source);
+	config_fini(&c);
+	accept(&c, "-vnc :3,password=on,websocket=on,share=ignore,to=9");
+	assert_null(c.vnc.host);
+	assert_true(c.vnc.password);
+	assert_int_equal(c.vnc.port, 5903);
+	assert_int_equal(c.vnc.port_last, 5909);
+	assert_int_equal(c.vnc.ws_port, 5703);
+	assert_int_equal(c.vnc.share, 2);
+	config_fini(&c);
+	accept(&c, "-vnc [::1]:0,password,websocket=localhost:80");
+	assert_string_equal(c.vnc.host, "::1");
+	assert_string_equal(c.vnc.ws_host, "localhost");
+	assert_int_equal(c.vnc.ws_port, 80);
+	assert_true(c.vnc.password);
+	config_fini(&c);
+	accept(&c, "-display vnc=unix:a,,b");
+	assert_string_equal(c.vnc.path, "a,b");
+	config_fini(&c);
+	refuse("-display gtk", "-display gtk: display 'gtk' is not available, only none and vnc");
 	refuse("-display foo", "-display foo: Parameter 'type' does not accept value 'foo'");
 	refuse("-vga foo", "-vga foo: unknown vga type: foo");
 	refuse("-vga qxl", "-vga qxl: video card 'qxl' is not available, only std and none");
 	refuse("-vnc foo", "-vnc foo: no vnc port specified");
-	refuse("-vnc :99999", "-vnc :99999: bad vnc display number '99999'");
+	refuse("-vnc 127.0.0.1", "-vnc 127.0.0.1: no vnc port specified");
+	refuse("-vnc :abc", "-vnc :abc: can't convert to a number: abc");
+	refuse("-vnc :-1", "-vnc :-1: can't convert to a number: -1");
+	refuse("-vnc :70000", "-vnc :70000: port 70000 out of range");
+	refuse("-vnc :1,zork=1", "-vnc :1,zork=1: Invalid parameter 'zork'");
+	refuse("-vnc :1,share=a", "-vnc :1,share=a: unknown vnc share= option");
+	refuse("-vnc :1,password=a",
+	       "-vnc :1,password=a: Parameter 'password' expects 'on' or 'off'");
+	refuse("-vnc :1,sasl=on", "-vnc :1,sasl=on: sasl= is not available");
+	refuse("-vnc :5,to=4", "-vnc :5,to=4: to=4 is below the display's number");
+	refuse("-vnc unix:a,websocket=on",
+	       "-vnc unix:a,websocket=on: UNIX sockets not supported with websock");
 }
 
 static void time_base_is_understood(void **state)
@@ -696,7 +733,8 @@ int main(void)
 		cmocka_unit_test(streams_are_kept_in_order),
 		cmocka_unit_test(bad_streams_are_refused),
 		cmocka_unit_test(a_card_and_a_network_are_there_unless_somebody_speaks_of_networks),
-		cmocka_unit_test(networks_and_displays_are_checked),
+		cmocka_unit_test(networks_are_checked),
+		cmocka_unit_test(displays_are_understood),
 		cmocka_unit_test(time_base_is_understood),
 		cmocka_unit_test(actions_say_how_it_ends),
 		cmocka_unit_test(devices_keep_their_properties),

@@ -1,0 +1,112 @@
+/* The machine's display: what draws it, who shows it, pictures of it; and what people
+ * type and point at. */
+#include "devices/device.h"
+#include "devices/display/display.h"
+#include "devices/display/vnc.h"
+#include "devices/input/input.h"
+#include "devices/ps2.h"
+#include "devices/vga/vga.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+
+static struct device *find_vga(struct vm *vm)
+{
+	list_for_each (pos, &vm->machine.devices) {
+		struct device *dev = list_entry(pos, struct device, link);
+
+		if (dev->cls == &vga_class)
+			return dev;
+	}
+	return NULL;
+}
+
+/* Who stands still sees and hears nothing. */
+static void state_changed(struct vm_watcher *w, enum run_state state)
+{
+	input_enable(container_of(w, struct vm, input_watch)->input, state == RUN_RUNNING);
+}
+
+static void add_input(struct vm *vm)
+{
+	vm->input = input_new();
+	input_add(vm->input, vm->keyboard, &ps2_keyboard_input);
+	input_add(vm->input, vm->keyboard, &ps2_mouse_input);
+	vm->input_watch.changed = state_changed;
+	vm_watch(vm, &vm->input_watch);
+}
+
+static int add_vnc(struct vm *vm, struct error *err)
+{
+	const struct vnc_config *c = &vm->config->vnc;
+	AUTO_FREE char *name =
+		vm->config->name ? xasprintf("cowvm (%s)", vm->config->name) : xstrdup("cowvm");
+	struct vnc_options opt = {
+		.name = name,
+		.path = c->path,
+		.host = c->host,
+		.port = c->port,
+		.port_last = c->port_last,
+		.ws_host = c->ws_host,
+		.ws_port = c->ws_port,
+		.password = c->password,
+		.share = (enum vnc_share)c->share,
+	};
+
+	if (!c->source)
+		return 0;
+	if (vnc_new(&vm->vnc, &opt, vm->display, vm->input, vm->loop, err) < 0)
+		return err_prefix(err, "%s", c->source);
+	return 0;
+}
+
+int vm_add_display(struct vm *vm, struct error *err)
+{
+	struct device *vga = find_vga(vm);
+
+	vm->display = display_new(vm->loop, vga ? vga_display_source(vga) : NULL);
+	add_input(vm);
+	return add_vnc(vm, err);
+}
+
+void vm_free_display(struct vm *vm)
+{
+	if (!vm->display)
+		return;
+	vm_unwatch(vm, &vm->input_watch);
+	vnc_free(vm->vnc);
+	display_free(vm->display);
+	input_free(vm->input);
+}
+
+int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
+{
+	int ret = input_key(vm->input, keycode, pressed);
+
+	display_poke(vm->display);
+	/* A guest that takes no keys loses them, as on a real machine. */
+	if (ret == -EINVAL)
+		return err_set(err, ret, "the keyboard has no key 0x%x", keycode);
+	return 0;
+}
+
+void vm_info_vnc(struct vm *vm, struct printer *p)
+{
+	if (vm->vnc)
+		vnc_print_info(vm->vnc, p);
+	else
+		print_to(p, "None\n");
+}
+
+int vm_screendump(struct vm *vm, const char *path, const char *format, struct error *err)
+{
+	bool png = format && !strcmp(format, "png");
+
+	if (format && !png && strcmp(format, "ppm") != 0)
+		return err_set(err, -EINVAL, "invalid parameter value: %s", format);
+	if (!display_has_screen(vm->display))
+		return err_set(err, -ENODEV, "there is no display to take a screendump from");
+	display_refresh(vm->display);
+	return surface_write(display_surface(vm->display), path, png ? PICTURE_PNG : PICTURE_PPM,
+			     err);
+}
