@@ -273,6 +273,8 @@ DEVICES := \
 	devices/vga/vga_text.o \
 	devices/vga/vga_view.o \
 	devices/virtio/blk.o \
+	devices/virtio/input.o \
+	devices/virtio/input_config.o \
 	devices/virtio/net.o \
 	devices/virtio/net_ctrl.o \
 	devices/virtio/net_io.o \

@@ -15,6 +15,7 @@
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
 
 /* clang-format off */
@@ -36,7 +37,10 @@ const struct device_class *const device_classes[] = {
 	&serial_class,
 	&vga_class,
 	&virtio_blk_class,
+	&virtio_keyboard_class,
+	&virtio_mouse_class,
 	&virtio_net_class,
+	&virtio_tablet_class,
 	NULL,
 };
 /* clang-format on */

@@ -87,6 +87,7 @@ INFO(pci)
 INFO(qtree)
 INFO(irq)
 INFO(chardev)
+INFO(mice)
 INFO(vnc)
 
 static int cmd_info_block(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
@@ -135,6 +136,7 @@ const struct cmd hmp_info_commands[] = {
 	{"history", "", "", "show the command line history", cmd_info_history, NULL},
 	{"irq", "", "", "show the interrupts statistics", cmd_info_irq, NULL},
 	{"kvm", "", "", "show KVM information", cmd_info_kvm, NULL},
+	{"mice", "", "", "show which guest mouse is receiving events", cmd_info_mice, NULL},
 	{"mtree", "", "", "show memory tree", cmd_info_mtree, NULL},
 	{"name", "", "", "show the current VM name", cmd_info_name, NULL},
 	{"network", "", "", "show the network state", cmd_info_network, NULL},
@@ -164,7 +166,8 @@ const struct cmd hmp_commands[] = {
 	{"block_set_io_throttle", "B l l l l l l", "device bps bps_rd bps_wr iops iops_rd iops_wr",
 	 "change I/O throttle limits for a block drive", cmd_block_set_io_throttle, NULL},
 	{"change", "B -f F s? s?", "device [-f] filename [format [read-only-mode]]",
-	 "change a removable medium, optional format, use -f to force the operation", cmd_change,
+	 "change a removable medium, optional format, use -f to force the operation;\n"
+	 "\t\t\tor 'change vnc password [value]'", cmd_change,
 	 NULL},
 	{"cont|c", "", "", "resume emulation; asks for the passphrases of encrypted disks first",
 	 cmd_cont, NULL},
@@ -172,6 +175,9 @@ const struct cmd hmp_commands[] = {
 	{"delvm", "s", "tag", "delete a VM snapshot from its tag", cmd_delvm, NULL},
 	{"eject", "-f B", "[-f] device", "eject a removable medium (use -f to force it)", cmd_eject,
 	 NULL},
+	{"expire_password", "s s -ds", "protocol time [-d display]",
+	 "set vnc password expire-time: now, never, +seconds or seconds since 1970",
+	 cmd_expire_password, NULL},
 	{"gva2gpa", "l", "addr",
 	 "print the guest physical address corresponding to a guest virtual address", cmd_gva2gpa,
 	 NULL},
@@ -187,6 +193,10 @@ const struct cmd hmp_commands[] = {
 	{"loadvm", "s", "tag", "restore a VM snapshot from its tag", cmd_loadvm, NULL},
 	{"memsave", "l l s", "addr size file", "save to disk virtual memory dump", cmd_memsave,
 	 NULL},
+	{"mouse_button", "l", "state", "change mouse button state (1=L, 2=M, 4=R)",
+	 cmd_mouse_button, NULL},
+	{"mouse_move", "s s s?", "dx dy [dz]", "send mouse move events", cmd_mouse_move, NULL},
+	{"mouse_set", "l", "index", "set which mouse device receives events", cmd_mouse_set, NULL},
 	{"netdev_add", "s", "[user|tap|hubport],id=str[,prop=value][,...]",
 	 "add host network device", cmd_netdev_add, NULL},
 	{"netdev_del", "s", "id", "remove host network device", cmd_netdev_del, NULL},
@@ -209,6 +219,8 @@ const struct cmd hmp_commands[] = {
 	 NULL},
 	{"set_link", "s s", "name on|off", "change the link status of a network adapter",
 	 cmd_set_link, NULL},
+	{"set_password", "s s -ds s?", "protocol password [-d display] [action-if-connected]",
+	 "set vnc password", cmd_set_password, NULL},
 	{"snapshot_blkdev", "-n B F? s?", "[-n] device [new-image-file] [format]",
 	 "initiates a live snapshot\n\t\t\tof device. If a new image file is specified, the\n"
 	 "\t\t\tnew image file will become the new root image.\n"

@@ -18,8 +18,11 @@ int cmd_change(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 			      .format = a->text[2],
 			      .mode = a->text[3],
 			      .force = flag(a, 'f')};
-	int ret = vm_change(ctx->vm, &c, err);
+	int ret;
 
+	if (!strcmp(c.device, "vnc"))
+		return cmd_change_vnc(ctx, c.file, c.format, err);
+	ret = vm_change(ctx->vm, &c, err);
 	return ret < 0 ? ret : ask_passphrase(ctx, c.device);
 }
 

@@ -105,6 +105,7 @@ void vm_info_qtree(struct vm *vm, struct printer *p);
 void vm_info_irq(struct vm *vm, struct printer *p);
 void vm_info_chardev(struct vm *vm, struct printer *p);
 void vm_info_vnc(struct vm *vm, struct printer *p);
+void vm_info_mice(struct vm *vm, struct printer *p);
 
 /* Memory and ports as the guest sees them.  Reads and writes are done while the
  * vCPUs are stopped for an instant, the same run state afterwards. */
@@ -129,6 +130,17 @@ int vm_netdev_del(struct vm *vm, const char *id, struct error *err);
 /* Keyboard: set-1 make code with 0x80 for E0-prefixed keys as the reference's key
  * table; pressed or released. */
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err);
+
+/* The mouse: steps to the right, down, and of the wheel away from the user; buttons
+ * held as bits 0 (left), 1 (middle), 2 (right); which one `info mice` shows to use. */
+void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz);
+void vm_mouse_button(struct vm *vm, u32 buttons);
+int vm_mouse_set(struct vm *vm, u32 number, struct error *err);
+
+/* VNC.  when: now, never, +seconds, or seconds since 1970. */
+bool vm_vnc_takes_passwords(struct vm *vm); /* true also without a server */
+int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err);
+int vm_vnc_expire(struct vm *vm, const char *when, struct error *err);
 
 /* The screen as it is now, as "ppm" (NULL) or "png". */
 int vm_screendump(struct vm *vm, const char *path, const char *format, struct error *err);

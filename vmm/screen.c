@@ -6,9 +6,11 @@
 #include "devices/input/input.h"
 #include "devices/ps2.h"
 #include "devices/vga/vga.h"
+#include "devices/virtio/input.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <time.h>
 
 static struct device *find_vga(struct vm *vm)
 {
@@ -32,6 +34,13 @@ static void add_input(struct vm *vm)
 	vm->input = input_new();
 	input_add(vm->input, vm->keyboard, &ps2_keyboard_input);
 	input_add(vm->input, vm->keyboard, &ps2_mouse_input);
+	list_for_each (pos, &vm->machine.devices) {
+		struct device *dev = list_entry(pos, struct device, link);
+		const struct input_ops *ops = virtio_input_ops(dev);
+
+		if (ops)
+			input_add(vm->input, dev, ops);
+	}
 	vm->input_watch.changed = state_changed;
 	vm_watch(vm, &vm->input_watch);
 }
@@ -109,4 +118,85 @@ int vm_screendump(struct vm *vm, const char *path, const char *format, struct er
 	display_refresh(vm->display);
 	return surface_write(display_surface(vm->display), path, png ? PICTURE_PNG : PICTURE_PPM,
 			     err);
+}
+
+/* --- the mouse ------------------------------------------------------------------- */
+
+static void move(struct vm *vm, s32 dx, s32 dy, s32 dz)
+{
+	const struct input_move m = {.x = dx, .y = dy, .wheel = -dz, .buttons = vm->mouse_buttons};
+
+	input_move(vm->input, &m);
+	display_poke(vm->display);
+}
+
+void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz)
+{
+	move(vm, dx, dy, dz);
+}
+
+void vm_mouse_button(struct vm *vm, u32 buttons)
+{
+	vm->mouse_buttons = (buttons & 1 ? INPUT_LEFT : 0u) | (buttons & 2 ? INPUT_MIDDLE : 0u) |
+			    (buttons & 4 ? INPUT_RIGHT : 0u);
+	move(vm, 0, 0, 0);
+}
+
+int vm_mouse_set(struct vm *vm, u32 number, struct error *err)
+{
+	const struct input_ops *ops;
+	int ret = input_choose_mouse(vm->input, number, &ops);
+
+	if (ret == -ENOENT)
+		return err_set(err, ret, "Mouse at index '%u' not found", number);
+	if (ret < 0)
+		return err_set(err, ret, "Input device '%s' is not a mouse", ops->name);
+	return 0;
+}
+
+static void print_mouse(void *arg, unsigned number, const struct input_ops *ops, bool chosen)
+{
+	print_to(arg, "%c Mouse #%u: %s%s\n", chosen ? '*' : ' ', number, ops->name,
+		 ops->absolute ? " (absolute)" : "");
+}
+
+void vm_info_mice(struct vm *vm, struct printer *p)
+{
+	input_each_mouse(vm->input, print_mouse, p);
+}
+
+/* --- VNC passwords ---------------------------------------------------------------- */
+
+bool vm_vnc_takes_passwords(struct vm *vm)
+{
+	return !vm->vnc || vm->config->vnc.password;
+}
+
+int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
+{
+	if (!vm->vnc || vnc_set_password(vm->vnc, password) < 0)
+		return err_set(err, -EINVAL, "Could not set password");
+	return 0;
+}
+
+int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
+{
+	s64 now = time(NULL), at;
+	u64 seconds;
+
+	if (!vm->vnc)
+		return err_set(err, -ENODEV, "Could not set password expire time");
+	if (!strcmp(when, "now"))
+		at = now;
+	else if (!strcmp(when, "never"))
+		at = 0;
+	else if (parse_u64(when + (*when == '+'), &seconds) < 0 || seconds > INT64_MAX / 2)
+		return err_set(err, -EINVAL,
+			       "expiry time is '%s', expected now, never, +seconds "
+			       "or seconds since 1970",
+			       when);
+	else
+		at = (s64)seconds + (*when == '+' ? now : 0);
+	vnc_set_expiry(vm->vnc, at);
+	return 0;
 }

@@ -75,6 +75,7 @@ struct vm {
 	struct display *display;       /* [const] */
 	struct input *input;	       /* [const] */
 	struct vnc *vnc;	       /* [const] NULL: none */
+	u32 mouse_buttons;	       /* held by the monitor */
 	struct vm_watcher input_watch; /* lets input through while the machine runs */
 
 	struct list drives, streams, consoles;

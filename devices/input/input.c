@@ -88,27 +88,33 @@ u32 input_leds(struct input *in)
 
 /* --- movements -------------------------------------------------------------------- */
 
-/* The chosen one; else a tablet with a driver before a mouse with one. */
-static int find_mouse(const struct input *in)
+/* The newest of this sort with a driver, or, if `any`, the first one at all. */
+static int find_pointer(const struct input *in, bool absolute, bool any)
 {
-	u32 chosen = __atomic_load_n(&in->chosen, __ATOMIC_RELAXED);
 	int found = -ENODEV;
 
-	if (chosen)
-		return (int)chosen - 1;
 	for (unsigned i = in->n; i-- > 0;) {
 		const struct input_ops *ops = in->devices[i].ops;
 
-		if (!ops->move || !listens(in, i))
+		if (!ops->move || ops->absolute != absolute)
 			continue;
-		if (ops->absolute)
+		if (listens(in, i))
 			return (int)i;
-		found = found < 0 ? (int)i : found;
+		found = any ? (int)i : found;
 	}
-	for (unsigned i = 0; found < 0 && i < in->n; i++)
-		if (in->devices[i].ops->move)
-			found = (int)i;
 	return found;
+}
+
+/* The chosen one; else a tablet with a driver before a mouse. */
+static int find_mouse(const struct input *in)
+{
+	u32 chosen = __atomic_load_n(&in->chosen, __ATOMIC_RELAXED);
+	int tablet;
+
+	if (chosen)
+		return (int)chosen - 1;
+	tablet = find_pointer(in, true, false);
+	return tablet >= 0 ? tablet : find_pointer(in, false, true);
 }
 
 bool input_is_absolute(struct input *in)
@@ -122,15 +128,18 @@ void input_move(struct input *in, const struct input_move *m)
 {
 	int i = find_mouse(in);
 
-	if (i >= 0 && is_enabled(in) && (in->devices[i].ops->absolute || !m->absolute))
+	if (i >= 0 && in->devices[i].ops->absolute != m->absolute)
+		i = find_pointer(in, m->absolute, true);
+	if (i >= 0 && is_enabled(in))
 		in->devices[i].ops->move(in->devices[i].dev, m);
 }
 
-int input_choose_mouse(struct input *in, unsigned number)
+int input_choose_mouse(struct input *in, unsigned number, const struct input_ops **ops)
 {
 	if (!number || number > in->n)
 		return -ENOENT;
-	if (!in->devices[number - 1].ops->move)
+	*ops = in->devices[number - 1].ops;
+	if (!(*ops)->move)
 		return -EINVAL;
 	__atomic_store_n(&in->chosen, number, __ATOMIC_RELAXED);
 	return 0;

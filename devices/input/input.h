@@ -53,13 +53,14 @@ void input_add(struct input *in, struct device *dev, const struct input_ops *ops
 void input_enable(struct input *in, bool on);
 
 int input_key(struct input *in, u32 keycode, bool pressed);
-/* Would a movement go to a device that takes places? */
+/* Would a place go to a device that takes it?  Steps go to one that takes those. */
 bool input_is_absolute(struct input *in);
 void input_move(struct input *in, const struct input_move *m);
 u32 input_leds(struct input *in);
 
-/* For the monitor.  -ENOENT: there is no such device, -EINVAL: it is no mouse. */
-int input_choose_mouse(struct input *in, unsigned number);
+/* For the monitor.  -ENOENT: there is no such device, -EINVAL: it is no mouse, but
+ * this. */
+int input_choose_mouse(struct input *in, unsigned number, const struct input_ops **ops);
 void input_each_mouse(struct input *in,
 		      void (*fn)(void *arg, unsigned number, const struct input_ops *ops,
 				 bool chosen),

@@ -112,9 +112,10 @@ void virtio_pci_pause(struct device *dev);
 void virtio_pci_resume(struct device *dev);
 void virtio_pci_post_load(struct device *dev);
 
+/* The driver may have written bits that were never offered, a saved state too. */
 static inline bool virtio_has(const struct virtio_pci *vp, unsigned feature)
 {
-	return vp->driver_features >> feature & 1;
+	return (vp->driver_features & vp->host_features) >> feature & 1;
 }
 
 /* The queue has used buffers that the driver waits for.  [any thread] */

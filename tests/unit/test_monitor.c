@@ -153,6 +153,7 @@ FAKE_INFO(pci)
 FAKE_INFO(qtree)
 FAKE_INFO(irq)
 FAKE_INFO(chardev)
+FAKE_INFO(mice)
 FAKE_INFO(vnc)
 
 void vm_info_cpus(struct vm *vm, u32 current, struct printer *p)
@@ -298,6 +299,40 @@ int vm_screendump(struct vm *vm, const char *path, const char *format, struct er
 	return 0;
 }
 
+void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz)
+{
+	snprintf(vm->log, sizeof(vm->log), "move %d %d %d", dx, dy, dz);
+}
+
+void vm_mouse_button(struct vm *vm, u32 buttons)
+{
+	snprintf(vm->log, sizeof(vm->log), "buttons %u", buttons);
+}
+
+int vm_mouse_set(struct vm *vm, u32 number, struct error *err)
+{
+	return err_set(err, -ENOENT, "Mouse at index '%u' not found", number);
+}
+
+bool vm_vnc_takes_passwords(struct vm *vm)
+{
+	return vm->running;
+}
+
+int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
+{
+	if (!vm->running)
+		return err_set(err, -EINVAL, "Could not set password");
+	snprintf(vm->log, sizeof(vm->log), "password %s", password);
+	return 0;
+}
+
+int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
+{
+	snprintf(vm->log, sizeof(vm->log), "expires %s", when);
+	return 0;
+}
+
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 {
 	assert_true(vm->n_keys < ARRAY_LEN(vm->keys));
@@ -409,6 +444,55 @@ static void runs_commands_and_aliases(void **state)
 	answer_is(&x, "nmi", "");
 	assert_int_equal(x.vm.nmis, 2);
 	answer_is(&x, "cpu 2", "Error: invalid CPU index\n");
+	teardown(&x);
+}
+
+static void commands_of_screen_and_mouse_reach_the_machine(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	type(&x, "");
+	answer_is(&x, "screendump a.png -f png", "");
+	assert_string_equal(x.vm.log, "picture a.png png");
+	answer_is(&x, "screendump a.ppm", "");
+	assert_string_equal(x.vm.log, "picture a.ppm -");
+	answer_is(&x, "mouse_move -3 4", "");
+	assert_string_equal(x.vm.log, "move -3 4 0");
+	answer_is(&x, "mouse_move 1 2 -1", "");
+	assert_string_equal(x.vm.log, "move 1 2 -1");
+	answer_is(&x, "mouse_button 5", "");
+	assert_string_equal(x.vm.log, "buttons 5");
+	answer_is(&x, "mouse_set 9", "Mouse at index '9' not found\n");
+	answer_is(&x, "expire_password vnc +60", "");
+	assert_string_equal(x.vm.log, "expires +60");
+	teardown(&x);
+}
+
+static void passwords_are_set_or_asked_for(void **state)
+{
+	static struct fixture x;
+
+	setup(&x);
+	type(&x, "");
+	x.vm.running = false;
+	answer_is(&x, "set_password vnc abc",
+		  "If you want use passwords please enable password auth using '-vnc "
+		  "${dpy},password'.\nError: Could not set password\n");
+	x.vm.running = true;
+	answer_is(&x, "set_password vnc abc -d vnc1 keep", "");
+	assert_string_equal(x.vm.log, "password abc");
+	answer_is(&x, "set_password vnc abc fail", "Error: Invalid parameter 'connected'\n");
+	answer_is(&x, "set_password vnc abc a", "Error: invalid parameter value: a\n");
+	answer_is(&x, "set_password foo bar", "Error: invalid parameter value: foo\n");
+	answer_is(&x, "change vnc foo", "Expected 'password' after 'vnc'\n");
+	answer_is(&x, "change vnc",
+		  "change: filename expected\nTry \"help change\" for more information\n");
+	answer_is(&x, "change vnc password xyz", "");
+	assert_string_equal(x.vm.log, "password xyz");
+	type(&x, "change vnc password\r");
+	type(&x, "secret\r");
+	assert_string_equal(x.vm.log, "password secret");
 	teardown(&x);
 }
 
@@ -721,6 +805,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(greets_and_prompts),
 		cmocka_unit_test(runs_commands_and_aliases),
+		cmocka_unit_test(commands_of_screen_and_mouse_reach_the_machine),
+		cmocka_unit_test(passwords_are_set_or_asked_for),
 		cmocka_unit_test(bad_lines_get_the_references_words),
 		cmocka_unit_test(expressions_have_the_references_precedence),
 		cmocka_unit_test(dumps_memory_as_the_reference_does),
