@@ -409,6 +409,7 @@ DEVICE_TESTS := \
 	test_rtc \
 	test_serial \
 	test_vga \
+	test_vga_draw \
 	test_virtio_blk \
 	test_virtio_net \
 	test_virtio_pci

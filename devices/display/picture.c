@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <png.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void to_bytes(const struct surface *s, u32 y, u8 *line)
@@ -56,6 +57,15 @@ static int write_png(const struct surface *s, FILE *f, u8 *line)
 	return 0;
 }
 
+/* Half a picture; a device or a pipe stays. */
+static void remove_file(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+		unlink(path);
+}
+
 int surface_write(const struct surface *s, const char *path, enum picture_format format,
 		  struct error *err)
 {
@@ -67,7 +77,7 @@ int surface_write(const struct surface *s, const char *path, enum picture_format
 		return err_set_errno(err, -errno, "failed to open file '%s'", path);
 	ret = format == PICTURE_PNG ? write_png(s, f, line) : write_ppm(s, f, line);
 	if (fclose(f) != 0 || ret < 0) {
-		unlink(path);
+		remove_file(path);
 		return err_set(err, -EIO, "failed to write file '%s'", path);
 	}
 	return 0;

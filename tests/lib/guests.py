@@ -221,6 +221,41 @@ packet:	.byte	16, 0
 """, work)
 
 
+def echoes_keys(work):
+    """Shows what is typed on the screen and on the serial port.  F1 sets mode 13h and
+    fills it with the next key's code, F2 goes back to text."""
+    return boot_sector(HEAD + """
+main:	mov	si, offset text
+	call	puts
+again:	xor	ah, ah
+	int	0x16
+	cmp	ah, 0x3b
+	je	graphics
+	cmp	ah, 0x3c
+	je	letters
+	call	putc
+	mov	ah, 0x0e
+	mov	bx, 7
+	int	0x10
+	jmp	again
+letters: mov	ax, 3
+	int	0x10
+	jmp	again
+graphics: mov	ax, 0x13
+	int	0x10
+	xor	ah, ah
+	int	0x16
+	push	0xa000
+	pop	es
+	xor	di, di
+	mov	cx, 64000
+	rep	stosb
+	mov	al, '*'
+	call	putc
+	jmp	again
+""" + say("type\r\n"), work)
+
+
 def disk_with(path, sector, size=16 << 20):
     """A raw image that starts with the boot sector."""
     with open(path, "wb") as f:

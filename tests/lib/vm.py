@@ -144,11 +144,15 @@ class Vm:
             assert time.monotonic() < end, message()
             time.sleep(0.1)
 
+    def cells(self):
+        """Video memory of the text screen: attribute << 8 | character."""
+        dump = self.monitor("xp /2000xh 0xb8000")
+        return [int(w, 16) for line in dump.split("\n")
+                for w in re.findall(r"0x([0-9a-f]{4})\b", line.split(":", 1)[-1])]
+
     def screen(self):
         """The text screen as lines, read from video memory through the monitor."""
-        dump = self.monitor("xp /2000xh 0xb8000")
-        cells = [int(w, 16) for line in dump.split("\n")
-                 for w in re.findall(r"0x([0-9a-f]{4})\b", line.split(":", 1)[-1])]
+        cells = self.cells()
         text = "".join(chr(c & 0xFF) if 32 <= c & 0xFF < 127 else " " for c in cells)
         return [text[i:i + 80].rstrip() for i in range(0, len(text), 80)]
 
