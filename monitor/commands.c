@@ -3,6 +3,7 @@
 #include "monitor/block_jobs.h"
 #include "monitor/drives.h"
 #include "monitor/net.h"
+#include "monitor/screen.h"
 
 #include <errno.h>
 

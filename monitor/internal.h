@@ -78,16 +78,6 @@ int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct er
 int cmd_info_snapshots(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 int cmd_info_snapshot_job(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
 
-/* screen.c */
-int cmd_screendump(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_mouse_move(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_mouse_button(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_mouse_set(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_set_password(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-int cmd_expire_password(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err);
-/* `change vnc WHAT [password]` */
-int cmd_change_vnc(struct cmd_ctx *ctx, const char *what, const char *password, struct error *err);
-
 /* --- expressions (expr.c) -------------------------------------------------------- */
 
 /* Evaluate the expression at *text and step behind it.  Operators by rising

@@ -1,5 +1,6 @@
 /* Commands about media, sizes and limits of drives.  Thread: main. */
 #include "monitor/drives.h"
+#include "monitor/screen.h"
 
 static bool flag(const struct cmd_args *a, char letter)
 {

@@ -1,5 +1,5 @@
 /* Commands about the screen, who may see it, and what is pointed at on it. */
-#include "monitor/internal.h"
+#include "monitor/screen.h"
 
 #include <errno.h>
 

@@ -4,6 +4,7 @@
  * 0xa0000-0xbffff, the rest from 4 GiB on; firmware below 4 GiB.  All RAM is one
  * region, "pc.ram", seen through aliases: offset in it == place in a snapshot. */
 #include "devices/device.h"
+#include "vmm/screen.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/control_drives.h"
 #include "vmm/vm.h"
@@ -111,7 +112,7 @@ static int build(struct vm *vm, struct error *err)
 	if (ret == 0)
 		ret = vm_add_user_devices(vm, err);
 	if (ret == 0)
-		ret = vm_add_display(vm, err);
+		ret = vm_add_screen(vm, err);
 	if (ret == 0)
 		ret = add_cpus(vm, err);
 	if (ret == 0)
@@ -166,7 +167,7 @@ void vm_free(struct vm *vm)
 		vcpus_free(vm->vcpus);
 	vm_close_monitors(vm);
 	vm_free_snapshots(vm);
-	vm_free_display(vm);
+	vm_free_screen(vm);
 	free_devices(vm);
 	vm_close_nets(vm);
 	vm_close_drives(vm);

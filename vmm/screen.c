@@ -7,10 +7,18 @@
 #include "devices/ps2.h"
 #include "devices/vga/vga.h"
 #include "devices/virtio/input.h"
-#include "vmm/vm.h"
+#include "vmm/screen.h"
 
 #include <errno.h>
 #include <time.h>
+
+struct screen {
+	struct display *display; /* [const] */
+	struct input *input;	 /* [const] */
+	struct vnc *vnc;	 /* [const] NULL: none */
+	u32 buttons;		 /* held by the monitor */
+	struct vm_watcher watch; /* lets input through while the machine runs */
+};
 
 static struct device *find_vga(struct vm *vm)
 {
@@ -26,23 +34,23 @@ static struct device *find_vga(struct vm *vm)
 /* Who stands still sees and hears nothing. */
 static void state_changed(struct vm_watcher *w, enum run_state state)
 {
-	input_enable(container_of(w, struct vm, input_watch)->input, state == RUN_RUNNING);
+	input_enable(container_of(w, struct screen, watch)->input, state == RUN_RUNNING);
 }
 
 static void add_input(struct vm *vm)
 {
-	vm->input = input_new();
-	input_add(vm->input, vm->keyboard, &ps2_keyboard_input);
-	input_add(vm->input, vm->keyboard, &ps2_mouse_input);
+	vm->screen->input = input_new();
+	input_add(vm->screen->input, vm->keyboard, &ps2_keyboard_input);
+	input_add(vm->screen->input, vm->keyboard, &ps2_mouse_input);
 	list_for_each (pos, &vm->machine.devices) {
 		struct device *dev = list_entry(pos, struct device, link);
 		const struct input_ops *ops = virtio_input_ops(dev);
 
 		if (ops)
-			input_add(vm->input, dev, ops);
+			input_add(vm->screen->input, dev, ops);
 	}
-	vm->input_watch.changed = state_changed;
-	vm_watch(vm, &vm->input_watch);
+	vm->screen->watch.changed = state_changed;
+	vm_watch(vm, &vm->screen->watch);
 }
 
 static int add_vnc(struct vm *vm, struct error *err)
@@ -64,35 +72,38 @@ static int add_vnc(struct vm *vm, struct error *err)
 
 	if (!c->source)
 		return 0;
-	if (vnc_new(&vm->vnc, &opt, vm->display, vm->input, vm->loop, err) < 0)
+	if (vnc_new(&vm->screen->vnc, &opt, vm->screen->display, vm->screen->input, vm->loop, err) <
+	    0)
 		return err_prefix(err, "%s", c->source);
 	return 0;
 }
 
-int vm_add_display(struct vm *vm, struct error *err)
+int vm_add_screen(struct vm *vm, struct error *err)
 {
 	struct device *vga = find_vga(vm);
 
-	vm->display = display_new(vm->loop, vga ? vga_display_source(vga) : NULL);
+	vm->screen = xnew(struct screen);
+	vm->screen->display = display_new(vm->loop, vga ? vga_display_source(vga) : NULL);
 	add_input(vm);
 	return add_vnc(vm, err);
 }
 
-void vm_free_display(struct vm *vm)
+void vm_free_screen(struct vm *vm)
 {
-	if (!vm->display)
+	if (!vm->screen)
 		return;
-	vm_unwatch(vm, &vm->input_watch);
-	vnc_free(vm->vnc);
-	display_free(vm->display);
-	input_free(vm->input);
+	vm_unwatch(vm, &vm->screen->watch);
+	vnc_free(vm->screen->vnc);
+	display_free(vm->screen->display);
+	input_free(vm->screen->input);
+	free(vm->screen);
 }
 
 int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 {
-	int ret = input_key(vm->input, keycode, pressed);
+	int ret = input_key(vm->screen->input, keycode, pressed);
 
-	display_poke(vm->display);
+	display_poke(vm->screen->display);
 	/* A guest that takes no keys loses them, as on a real machine. */
 	if (ret == -EINVAL)
 		return err_set(err, ret, "the keyboard has no key 0x%x", keycode);
@@ -101,8 +112,8 @@ int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 
 void vm_info_vnc(struct vm *vm, struct printer *p)
 {
-	if (vm->vnc)
-		vnc_print_info(vm->vnc, p);
+	if (vm->screen->vnc)
+		vnc_print_info(vm->screen->vnc, p);
 	else
 		print_to(p, "None\n");
 }
@@ -113,21 +124,22 @@ int vm_screendump(struct vm *vm, const char *path, const char *format, struct er
 
 	if (format && !png && strcmp(format, "ppm") != 0)
 		return err_set(err, -EINVAL, "invalid parameter value: %s", format);
-	if (!display_has_screen(vm->display))
+	if (!display_has_screen(vm->screen->display))
 		return err_set(err, -ENODEV, "there is no display to take a screendump from");
-	display_refresh(vm->display);
-	return surface_write(display_surface(vm->display), path, png ? PICTURE_PNG : PICTURE_PPM,
-			     err);
+	display_refresh(vm->screen->display);
+	return surface_write(display_surface(vm->screen->display), path,
+			     png ? PICTURE_PNG : PICTURE_PPM, err);
 }
 
 /* --- the mouse ------------------------------------------------------------------- */
 
 static void move(struct vm *vm, s32 dx, s32 dy, s32 dz)
 {
-	const struct input_move m = {.x = dx, .y = dy, .wheel = -dz, .buttons = vm->mouse_buttons};
+	const struct input_move m = {
+		.x = dx, .y = dy, .wheel = -dz, .buttons = vm->screen->buttons};
 
-	input_move(vm->input, &m);
-	display_poke(vm->display);
+	input_move(vm->screen->input, &m);
+	display_poke(vm->screen->display);
 }
 
 void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz)
@@ -137,15 +149,15 @@ void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz)
 
 void vm_mouse_button(struct vm *vm, u32 buttons)
 {
-	vm->mouse_buttons = (buttons & 1 ? INPUT_LEFT : 0u) | (buttons & 2 ? INPUT_MIDDLE : 0u) |
-			    (buttons & 4 ? INPUT_RIGHT : 0u);
+	vm->screen->buttons = (buttons & 1 ? INPUT_LEFT : 0u) | (buttons & 2 ? INPUT_MIDDLE : 0u) |
+			      (buttons & 4 ? INPUT_RIGHT : 0u);
 	move(vm, 0, 0, 0);
 }
 
 int vm_mouse_set(struct vm *vm, u32 number, struct error *err)
 {
 	const struct input_ops *ops;
-	int ret = input_choose_mouse(vm->input, number, &ops);
+	int ret = input_choose_mouse(vm->screen->input, number, &ops);
 
 	if (ret == -ENOENT)
 		return err_set(err, ret, "Mouse at index '%u' not found", number);
@@ -162,19 +174,19 @@ static void print_mouse(void *arg, unsigned number, const struct input_ops *ops,
 
 void vm_info_mice(struct vm *vm, struct printer *p)
 {
-	input_each_mouse(vm->input, print_mouse, p);
+	input_each_mouse(vm->screen->input, print_mouse, p);
 }
 
 /* --- VNC passwords ---------------------------------------------------------------- */
 
 bool vm_vnc_takes_passwords(struct vm *vm)
 {
-	return !vm->vnc || vm->config->vnc.password;
+	return !vm->screen->vnc || vm->config->vnc.password;
 }
 
 int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
 {
-	if (!vm->vnc || vnc_set_password(vm->vnc, password) < 0)
+	if (!vm->screen->vnc || vnc_set_password(vm->screen->vnc, password) < 0)
 		return err_set(err, -EINVAL, "Could not set password");
 	return 0;
 }
@@ -184,7 +196,7 @@ int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
 	s64 now = time(NULL), at;
 	u64 seconds;
 
-	if (!vm->vnc)
+	if (!vm->screen->vnc)
 		return err_set(err, -ENODEV, "Could not set password expire time");
 	if (!strcmp(when, "now"))
 		at = now;
@@ -197,6 +209,6 @@ int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
 			       when);
 	else
 		at = (s64)seconds + (*when == '+' ? now : 0);
-	vnc_set_expiry(vm->vnc, at);
+	vnc_set_expiry(vm->screen->vnc, at);
 	return 0;
 }

@@ -16,12 +16,9 @@
 
 struct blk;
 struct device;
-struct display;
 struct firmware;
-struct input;
 struct monitor;
 struct snapshots;
-struct vnc;
 
 /* An open drive and the device that it is attached to. */
 struct drive {
@@ -72,12 +69,7 @@ struct vm {
 	bool was_reset;	  /* at least once: -boot once is over */
 	bool load_waits;  /* -loadvm, until all images are unlocked and cont is said */
 
-	struct display *display;       /* [const] */
-	struct input *input;	       /* [const] */
-	struct vnc *vnc;	       /* [const] NULL: none */
-	u32 mouse_buttons;	       /* held by the monitor */
-	struct vm_watcher input_watch; /* lets input through while the machine runs */
-
+	struct screen *screen; /* [const] screen.h */
 	struct list drives, streams, consoles;
 	struct snapshots *snapshots; /* NULL until the first */
 };
@@ -137,10 +129,6 @@ char *vm_nic_rom(struct vm *vm, const char *driver);
 
 /* board.c: the devices of `pc` */
 int vm_add_board(struct vm *vm, struct error *err);
-
-/* screen.c: the display, and who shows it */
-int vm_add_display(struct vm *vm, struct error *err);
-void vm_free_display(struct vm *vm);
 
 /* boot.c: firmware, its tables, boot order, kernel */
 const char **vm_firmware_dirs(const struct vm *vm, unsigned *n); /* free() the array */

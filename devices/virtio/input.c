@@ -273,7 +273,8 @@ static void stop(struct virtio_pci *vp)
 {
 }
 
-static const struct virtio_ops ops = {config_get, config_set, start, stop};
+static const struct virtio_ops ops = {
+	.config_get = config_get, .config_set = config_set, .start = start, .stop = stop};
 
 /* --- life ---------------------------------------------------------------------------- */
 
