@@ -168,8 +168,8 @@ const struct cmd hmp_commands[] = {
 	 "change I/O throttle limits for a block drive", cmd_block_set_io_throttle, NULL},
 	{"change", "B -f F s? s?", "device [-f] filename [format [read-only-mode]]",
 	 "change a removable medium, optional format, use -f to force the operation;\n"
-	 "\t\t\tor 'change vnc password [value]'", cmd_change,
-	 NULL},
+	 "\t\t\tor 'change vnc password [value]'",
+	 cmd_change, NULL},
 	{"cont|c", "", "", "resume emulation; asks for the passphrases of encrypted disks first",
 	 cmd_cont, NULL},
 	{"cpu", "l", "index", "set the default CPU", cmd_cpu, NULL},

@@ -68,7 +68,6 @@ struct vm {
 	bool memory_lost; /* part of what loadvm should have brought; until a reset or loadvm */
 	bool was_reset;	  /* at least once: -boot once is over */
 	bool load_waits;  /* -loadvm, until all images are unlocked and cont is said */
-
 	struct screen *screen; /* [const] screen.h */
 	struct list drives, streams, consoles;
 	struct snapshots *snapshots; /* NULL until the first */
