@@ -24,6 +24,7 @@ struct run {
 	struct img *ctx;
 	struct copy copy;
 	struct img_progress progress;
+	bool began; /* progress: signals are taken */
 	struct create_request req;
 	struct image *target;
 	bool backed; /* -B or -o backing_file */
@@ -364,12 +365,12 @@ static int with_target(struct run *r)
 		return IMG_ERROR;
 	}
 	img_progress_begin(r->ctx, &r->progress, c->progress);
+	r->began = true;
 	code = copy(r);
 	if (code == IMG_OK && c->bitmaps)
 		code = copy_bitmaps(r);
 	if (code != IMG_OK && !c->skip_create)
 		img_remove_target(r->target);
-	img_progress_end(&r->progress, code == IMG_OK);
 	return code;
 }
 
@@ -400,6 +401,8 @@ int convert_run(struct convert *c)
 		code = with_target(&r);
 	if (r.target)
 		code = close_target(&r, code);
+	if (r.began) /* not before: closing writes the tables that make it an image */
+		img_progress_end(&r.progress, code == IMG_OK);
 	close_sources(&r);
 	image_create_fini(&r.req);
 	return code;

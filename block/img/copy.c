@@ -202,6 +202,8 @@ static int write_data(struct fiber *f, struct worker *w)
 			image_group_add(f, &group, &t);
 		}
 	}
+	if (c->in_order && group.pending) /* they queue up before the next chunk does */
+		fiber_yield(f);
 	pass_turn(c, w->chunk.seq);
 	group_ret = image_group_wait(f, &group);
 	return ret < 0 ? ret : group_ret;

@@ -2,14 +2,16 @@
 order and show what they showed before or what the command was to make of them, and no
 target is left that looks complete."""
 import os
+import shlex
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from lib.faults import EIO, ENOSPC, SECRET, Scenario, qcow2, write
-from tools import SLOW, run
+from tools import COWIMG, SLOW, run
 
 SMALL = "cluster_size=4k"
 PATTERN = ("write -P 1 0 200k", "write -P 2 300k 5000", "write -z 256k 32k", "write -P 3 700k 64k")
@@ -273,3 +275,30 @@ def test_a_failure_in_the_middle_is_told_and_harmless(work, kind):
     assert hurt > 1
     assert s.walk("w", ENOSPC, MOST, after="+") > 0     # a disk that is full, and stays so
     s.walk("w", "kill", MOST)
+
+
+@pytest.mark.parametrize("kind", [Convert, ConvertCompressed, ConvertRaw, ConvertInto, Commit,
+                                  Rebase], ids=lambda k: k.__name__)
+def test_an_interrupt_in_the_middle_leaves_nothing_that_looks_complete(work, kind):
+    """SIGINT at the Nth write: the command ends in order, or has not begun to copy."""
+    kind(work).walk("w", "int", MOST)
+
+
+@pytest.mark.parametrize("line", ["snapshot -c s top.img", "resize -q top.img 2M", "commit top.img",
+                                  "rebase -u -b '' top.img", "bitmap --add top.img b",
+                                  "amend -o compat=0.10 top.img", "check -r all top.img",
+                                  "convert -n -O qcow2 base.img top.img", "info top.img"])
+def test_an_image_that_another_process_writes_to_is_refused(work, line):
+    Commit(work).restore()
+    held = subprocess.Popen(["qemu-io", "-f", "qcow2", "now/top.img"], cwd=work,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        held.stdin.write(b"read 0 512\n")
+        held.stdin.flush()
+        held.stdout.readline()
+        said = [run(tool, *shlex.split(line), cwd=work / "now", ok=(1,)).stdout
+                for tool in ("qemu-img", COWIMG)]
+    finally:
+        held.communicate()
+    assert "Is another process using the image" in said[0]
+    assert said[1].replace("cowimg", "qemu-img") == said[0]
