@@ -221,6 +221,7 @@ DEVICES := \
 	devices/display/vnc_client.o \
 	devices/display/vnc_events.o \
 	devices/display/vnc_keys.o \
+	devices/display/vnc_lib.o \
 	devices/display/vnc_listen.o \
 	devices/fwcfg.o \
 	devices/i440fx.o \
@@ -411,6 +412,7 @@ DEVICE_TESTS := \
 	test_vga \
 	test_vga_draw \
 	test_virtio_blk \
+	test_virtio_input \
 	test_virtio_net \
 	test_virtio_pci
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
@@ -448,7 +450,7 @@ TEST_TOOLS := \
 LIBS_base    := -luring
 LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libzstd zlib)
 LIBS_monitor := -lreadline
-LIBS_devices := -lslirp $(shell pkg-config --libs libpng libvncserver)
+LIBS_devices := -lslirp $(shell pkg-config --libs libpng)
 
 # --- rules ------------------------------------------------------------------
 

@@ -35,16 +35,16 @@ static void do_work(struct loop_call *call)
 	next = v->next;
 	v->next = NULL;
 	changed = v->changed;
-	v->changed = sraRgnCreate();
+	v->changed = v->lib.sraRgnCreate();
 	n = v->n_waiting;
 	memcpy(fds, v->waiting, n * sizeof(*fds));
 	v->n_waiting = 0;
 	mutex_unlock(&v->lock);
 	if (next)
 		vnc_switch_surface(v, next);
-	if (!sraRgnEmpty(changed))
-		rfbMarkRegionAsModified(v->screen, changed);
-	sraRgnDestroy(changed);
+	if (!v->lib.sraRgnEmpty(changed))
+		v->lib.rfbMarkRegionAsModified(v->screen, changed);
+	v->lib.sraRgnDestroy(changed);
 	for (unsigned i = 0; i < n; i++)
 		vnc_accept(v, fds[i]);
 	vnc_reap(v);
@@ -79,21 +79,21 @@ static void resized(struct display_listener *l, struct surface *s)
 	LOCK_SCOPE(&v->lock);
 	surface_put(v->next);
 	v->next = surface_get(s);
-	sraRgnMakeEmpty(v->changed); /* all of it is new anyway */
+	v->lib.sraRgnMakeEmpty(v->changed); /* all of it is new anyway */
 	post_work(v);
 }
 
 static void changed(struct display_listener *l, const struct rect *r)
 {
 	struct vnc *v = container_of(l, struct vnc, listener);
-	sraRegionPtr region = sraRgnCreateRect((int)r->x, (int)r->y, (int)(r->x + r->width),
-					       (int)(r->y + r->height));
+	sraRegionPtr region = v->lib.sraRgnCreateRect((int)r->x, (int)r->y, (int)(r->x + r->width),
+						      (int)(r->y + r->height));
 
 	mutex_lock(&v->lock);
-	sraRgnOr(v->changed, region);
+	v->lib.sraRgnOr(v->changed, region);
 	post_work(v);
 	mutex_unlock(&v->lock);
-	sraRgnDestroy(region);
+	v->lib.sraRgnDestroy(region);
 }
 
 static void do_count(struct loop_call *call)
@@ -178,7 +178,7 @@ static void setup_screen(struct vnc *v, const struct vnc_options *opt)
 	s->authPasswdData = v->wants_password ? v : NULL; /* says that there is one */
 	vnc_setup_events(v);
 	vnc_setup_clients(v);
-	rfbInitServer(s);
+	v->lib.rfbInitServerWithPthreadsAndZRLE(s);
 }
 
 static int make_screen(struct vnc *v, const struct vnc_options *opt, struct error *err)
@@ -187,13 +187,13 @@ static int make_screen(struct vnc *v, const struct vnc_options *opt, struct erro
 
 	v->surface = surface_get(display_surface(v->display));
 	/* The library says on its own account what is no news to anybody here. */
-	rfbLog = rfbErr = no_log;
-	v->screen =
-		rfbGetScreen(&none, NULL, (int)v->surface->width, (int)v->surface->height, 8, 3, 4);
+	*v->lib.rfbLog = *v->lib.rfbErr = no_log;
+	v->screen = v->lib.rfbGetScreen(&none, NULL, (int)v->surface->width,
+					(int)v->surface->height, 8, 3, 4);
 	if (!v->screen)
 		return err_set(err, -ENOMEM, "cannot make a VNC server");
 	setup_screen(v, opt);
-	rfbRegisterProtocolExtension(&v->extension);
+	v->lib.rfbRegisterProtocolExtension(&v->extension);
 	return 0;
 }
 
@@ -202,12 +202,13 @@ static void free_parts(struct vnc *v)
 	while (v->n_waiting)
 		sys_close(v->waiting[--v->n_waiting]);
 	if (v->screen) {
-		rfbUnregisterProtocolExtension(&v->extension);
-		rfbScreenCleanup(v->screen);
+		v->lib.rfbUnregisterProtocolExtension(&v->extension);
+		v->lib.rfbScreenCleanup(v->screen);
 	}
 	if (v->loop)
 		loop_free(v->loop);
-	sraRgnDestroy(v->changed);
+	if (v->changed)
+		v->lib.sraRgnDestroy(v->changed);
 	surface_put(v->surface);
 	surface_put(v->next);
 	cond_fini(&v->left);
@@ -236,7 +237,12 @@ int vnc_new(struct vnc **out, const struct vnc_options *opt, struct display *dis
 	cond_init(&v->left);
 	list_init(&v->clients);
 	list_init(&v->gone);
-	v->changed = sraRgnCreate();
+	ret = vnc_lib_load(&v->lib, err);
+	if (ret < 0) {
+		free_parts(v);
+		return ret;
+	}
+	v->changed = v->lib.sraRgnCreate();
 	ret = loop_new(&v->loop, "vnc", LOOP_AUTO, err);
 	if (ret == 0)
 		ret = make_screen(v, opt, err);

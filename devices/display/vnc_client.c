@@ -152,13 +152,13 @@ void vnc_accept(struct vnc *v, int fd)
 	c->since_ns = now_ns();
 	name_peer(c, fd);
 	v->arriving = c;
-	cl = rfbNewClient(v->screen, fd);
+	cl = v->lib.rfbNewClient(v->screen, fd);
 	free(v->arriving); /* it did not get as far as the hook */
 	v->arriving = NULL;
 	if (!cl)
 		return;
 	c->started = true;
-	rfbStartOnHoldClient(cl);
+	v->lib.rfbStartOnHoldClient(cl);
 }
 
 /* --- another size --------------------------------------------------------------------- */
@@ -176,15 +176,15 @@ static void lock_sending(rfbClientPtr cl)
 	pthread_mutex_lock(&cl->sendMutex);
 }
 
-static void tell_size(rfbClientPtr cl, const struct surface *s)
+static void tell_size(struct vnc *v, rfbClientPtr cl, const struct surface *s)
 {
 	/* A picture made smaller for the client is of the old one. */
 	if (cl->scaledScreen != cl->screen)
 		shutdown(cl->sock, SHUT_RDWR);
 	pthread_mutex_lock(&cl->updateMutex);
-	sraRgnDestroy(cl->modifiedRegion);
-	cl->modifiedRegion = sraRgnCreateRect(0, 0, (int)s->width, (int)s->height);
-	sraRgnMakeEmpty(cl->copyRegion);
+	v->lib.sraRgnDestroy(cl->modifiedRegion);
+	cl->modifiedRegion = v->lib.sraRgnCreateRect(0, 0, (int)s->width, (int)s->height);
+	v->lib.sraRgnMakeEmpty(cl->copyRegion);
 	if (cl->useNewFBSize)
 		cl->newFBSizePending = TRUE;
 	pthread_cond_signal(&cl->updateCond);
@@ -201,7 +201,7 @@ void vnc_switch_surface(struct vnc *v, struct surface *s)
 	mutex_lock(&v->lock);
 	list_for_each (pos, &v->clients) {
 		clients[n] = list_entry(pos, struct vnc_client, link)->cl;
-		rfbIncrClientRef(clients[n++]);
+		v->lib.rfbIncrClientRef(clients[n++]);
 	}
 	mutex_unlock(&v->lock);
 	for (unsigned i = 0; i < n; i++)
@@ -211,9 +211,9 @@ void vnc_switch_surface(struct vnc *v, struct surface *s)
 	v->screen->paddedWidthInBytes = (int)s->width * 4;
 	v->screen->frameBuffer = (char *)s->pixels;
 	for (unsigned i = 0; i < n; i++) {
-		tell_size(clients[i], s);
+		tell_size(v, clients[i], s);
 		pthread_mutex_unlock(&clients[i]->sendMutex);
-		rfbDecrClientRef(clients[i]);
+		v->lib.rfbDecrClientRef(clients[i]);
 	}
 	surface_put(v->surface);
 	v->surface = s;

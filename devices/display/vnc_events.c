@@ -116,10 +116,10 @@ static rfbBool extension_encoding(rfbClientPtr cl, void **data, int encoding)
 		return FALSE;
 	store_be32(update + 12, (u32)ENC_QEMU_KEY);
 	pthread_mutex_lock(&cl->sendMutex);
-	ret = rfbWriteExact(cl, (const char *)update, sizeof(update));
+	ret = vnc_of(cl)->lib.rfbWriteExact(cl, (const char *)update, sizeof(update));
 	pthread_mutex_unlock(&cl->sendMutex);
 	if (ret < 0)
-		rfbCloseClient(cl);
+		vnc_of(cl)->lib.rfbCloseClient(cl);
 	return TRUE;
 }
 
@@ -130,8 +130,8 @@ static rfbBool extension_message(rfbClientPtr cl, void *data, const rfbClientToS
 
 	if (msg->type != MSG_QEMU)
 		return FALSE;
-	if (rfbReadExact(cl, (char *)rest, sizeof(rest)) <= 0 || rest[0] != 0) {
-		rfbCloseClient(cl);
+	if (vnc_of(cl)->lib.rfbReadExact(cl, (char *)rest, sizeof(rest)) <= 0 || rest[0] != 0) {
+		vnc_of(cl)->lib.rfbCloseClient(cl);
 		return TRUE;
 	}
 	code = load_be32(rest + 7);
@@ -213,7 +213,7 @@ static rfbBool password_is_right(rfbClientPtr cl, const char *response, int byte
 	open = v->has_password && (!v->expiry || time(NULL) < v->expiry);
 	mutex_unlock(&v->lock);
 	memcpy(right, cl->authChallenge, sizeof(right));
-	rfbEncryptBytes(right, password);
+	vnc_of(cl)->lib.rfbEncryptBytes(right, password);
 	explicit_bzero(password, sizeof(password));
 	if (!open || bytes != CHALLENGESIZE)
 		return FALSE;

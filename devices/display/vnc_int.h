@@ -11,10 +11,8 @@
 #include "base/thread.h"
 #include "devices/display/display.h"
 #include "devices/display/vnc.h"
+#include "devices/display/vnc_lib.h"
 #include "devices/input/input.h"
-
-#include <rfb/rfb.h>
-#include <rfb/rfbregion.h>
 
 #define VNC_PASSWORD_BYTES 8
 #define VNC_MAX_CLIENTS	   32
@@ -45,6 +43,7 @@ struct vnc_client {
 };
 
 struct vnc {
+	struct vnc_lib lib;	 /* [const] */
 	struct display *display; /* [const] */
 	struct display_listener listener;
 	struct input *input;	 /* [const] */

@@ -1,0 +1,104 @@
+"""Who gets at the screen over VNC and how: passwords, sockets, WebSocket."""
+import os
+import re
+import socket
+import subprocess
+
+import pytest
+
+import guests
+from rfb import Refused, Rfb
+from tools import COWVM, SLOW
+from vm import Vm
+from vnc_vm import vnc_vm
+from ws import WebSocket
+
+pytestmark = pytest.mark.any_kvm
+
+
+@pytest.fixture
+def echo(tmp_path):
+    return guests.disk_with(tmp_path / "disk.raw", guests.echoes_keys(tmp_path))
+
+
+def test_passwords_decide_who_gets_in():
+    with vnc_vm(options=",password=on") as (vm, address):
+        assert "Auth: vnc (Sub: none)" in vm.monitor("info vnc")
+
+        def enters(password):
+            try:
+                with Rfb(address, password) as vnc:
+                    vnc.picture()
+                    return True
+            except (Refused, EOFError, ConnectionError):
+                return False
+        assert not enters("") and not enters("abc")             # none is set
+        assert vm.monitor("set_password vnc secret78") == ""
+        assert enters("secret78") and not enters("secret7") and not enters(None)
+        assert enters("secret78 and more")                      # eight bytes count
+        assert vm.monitor("expire_password vnc now") == ""
+        assert not enters("secret78")
+        assert vm.monitor("expire_password vnc +60") == ""
+        assert enters("secret78")
+        vm.monitor("expire_password vnc never")
+        vm.spawn.send("change vnc password\r")
+        vm.spawn.expect("Password: ")
+        vm.spawn.send("other\r")
+        vm.spawn.expect(r"\((?:cowvm|qemu)\) ")
+        assert enters("other") and not enters("secret78")
+        assert vm.monitor("change vnc password third") == ""
+        assert enters("third")
+        assert vm.quit() == 0
+
+
+def test_without_password_option_there_are_none_to_set():
+    with vnc_vm() as (vm, _):
+        assert vm.monitor("set_password vnc abc") == (
+            "If you want use passwords please enable password auth using '-vnc "
+            "${dpy},password'.\nError: Could not set password")
+        assert vm.monitor("change vnc foo") == "Expected 'password' after 'vnc'"
+    with Vm() as vm:
+        assert vm.monitor("set_password vnc abc") == "Error: Could not set password"
+        assert vm.monitor("expire_password vnc now") == \
+            "Error: Could not set password expire time"
+
+
+# --- where it listens ---------------------------------------------------------------------
+
+
+def test_listens_on_a_unix_socket(tmp_path, echo):
+    path = str(tmp_path / "vnc")
+    with Vm("-vnc", "unix:" + path, "-drive", "file=%s,format=raw" % echo) as vm:
+        assert "Server: %s (unix)" % path in vm.monitor("info vnc")
+        vm.serial.expect("type")
+        with Rfb(path) as vnc:
+            vnc.type("unix")
+            vm.serial.expect("unix")
+        assert vm.quit() == 0
+    assert not os.path.exists(path)
+
+
+def test_a_taken_port_is_said_or_passed_over():
+    with vnc_vm() as (_, (_, port)):
+        said = subprocess.run([COWVM, "-vnc", "127.0.0.1:%d" % (port - 5900)], text=True,
+                              capture_output=True, timeout=30 * SLOW)
+        assert said.returncode == 1
+        assert said.stderr.endswith("Failed to bind socket: Address already in use\n")
+        with Vm("-vnc", "127.0.0.1:%d,to=%d" % (port - 5900, port - 5800)) as vm:
+            other = re.search(r"127\.0\.0\.1:(\d+)", vm.monitor("info vnc")).group(1)
+            assert int(other) > port
+            assert Rfb(("127.0.0.1", int(other))).picture()
+
+
+def test_speaks_over_a_websocket(echo):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with vnc_vm(options=",websocket=%d" % port, boot=echo) as (vm, _):
+        assert "127.0.0.1:%d (ipv4) (Websocket)" % port in vm.monitor("info vnc")
+        vm.serial.expect("type")
+        with Rfb(None, sock=WebSocket("127.0.0.1", port, protocol="binary")) as vnc:
+            assert vnc.picture()[:2] == (720, 400)
+            vnc.type("web")
+            vm.serial.expect("web")
+        assert vm.quit() == 0
