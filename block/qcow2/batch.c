@@ -6,7 +6,8 @@
 
 #include <errno.h>
 
-#define HOST_BLOCK 4096u
+#define HOST_BLOCK  4096u
+#define WHOLE_BYTES (64 * KiB) /* tables up to here are written whole */
 
 static int make_room(struct batch *b)
 {
@@ -57,7 +58,7 @@ int batch_add_table(struct batch *b, struct qcow2 *q, struct table_cache *c, str
 	memcpy(p->data, t->data + lo, hi - lo);
 	p->table = t;
 	p->lo = lo;
-	p->blank = t->blank;
+	p->blank = t->blank && c->table_bytes > WHOLE_BYTES;
 	t->blank = false; /* if this fails, a part of it may be there */
 	cache_commit_begin(c, t, committing);
 	return 0;
@@ -81,7 +82,9 @@ static void write_part(struct fiber *f, struct image_group *group, struct qcow2 
 }
 
 /* What is not zeros, and the last granule, so that the file reaches as far as the
- * table: a large table of a small disk takes a block of the host, not a cluster. */
+ * table: a large table of a small disk takes a block of the host, not a cluster.  Not
+ * so with small ones: a file with much less room than clusters looks like one whose
+ * metadata were made ahead, and readers then look for holes in its data. */
 static void write_blank(struct fiber *f, struct image_group *group, struct qcow2 *q,
 			const struct piece *p)
 {
