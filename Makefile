@@ -247,6 +247,7 @@ DEVICES := \
 	devices/net/net.o \
 	devices/net/nic.o \
 	devices/net/script.o \
+	devices/net/socket.o \
 	devices/net/state.o \
 	devices/net/tap.o \
 	devices/net/user.o \

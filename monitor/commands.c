@@ -198,7 +198,7 @@ const struct cmd hmp_commands[] = {
 	 cmd_mouse_button, NULL},
 	{"mouse_move", "s s s?", "dx dy [dz]", "send mouse move events", cmd_mouse_move, NULL},
 	{"mouse_set", "l", "index", "set which mouse device receives events", cmd_mouse_set, NULL},
-	{"netdev_add", "s", "[user|tap|hubport],id=str[,prop=value][,...]",
+	{"netdev_add", "s", "[user|tap|socket|hubport],id=str[,prop=value][,...]",
 	 "add host network device", cmd_netdev_add, NULL},
 	{"netdev_del", "s", "id", "remove host network device", cmd_netdev_del, NULL},
 	{"nmi", "", "", "inject an NMI", cmd_nmi, NULL},

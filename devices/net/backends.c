@@ -1,6 +1,7 @@
 /* The list of backends, one row each, in the order in which `-netdev help` shows them. */
 #include "devices/net/backends.h"
 
+#include "devices/net/socket.h"
 #include "devices/net/tap.h"
 #include "devices/net/user.h"
 
@@ -32,6 +33,7 @@ static int open_hubport(struct net_end **out, struct net *net, const char *name,
 }
 
 const struct net_backend net_backends[] = {
+	{"socket", SOCKET_KEYS, net_socket_new},
 	{"hubport", "hubid netdev", open_hubport},
 	{"tap", TAP_KEYS, tap_new},
 	{"user", USER_NET_KEYS, user_net_new},

@@ -1,12 +1,18 @@
 /* Ends of Ethernet wires: queues, links, hubs, checksums, rules of user networks. */
 #include "base/bytes.h"
+#include "base/loop.h"
+#include "base/thread.h"
 #include "devices/net/checksum.h"
 #include "devices/net/net.h"
+#include "devices/net/socket.h"
 #include "devices/net/user.h"
 
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 /* An end that writes down what it gets. */
@@ -334,6 +340,100 @@ static void forwarding_rules_are_taken_apart(void **state)
 	rule("tcp::1-:2", false, "Bad host port");
 }
 
+/* --- socket ----------------------------------------------------------------------- */
+
+struct rounds {
+	struct loop_timer timer;
+	struct loop *loop;
+	const unsigned *got;
+	unsigned want, left;
+};
+
+static void look(struct loop_timer *timer)
+{
+	struct rounds *r = container_of(timer, struct rounds, timer);
+
+	if (*r->got >= r->want || !r->left--)
+		loop_stop(r->loop);
+	else
+		loop_timer_set(timer, now_ns() + NS_PER_MS);
+}
+
+/* Run the loop until so many have come, or for some seconds. */
+static void run_until(struct loop *loop, const unsigned *got, unsigned want)
+{
+	struct rounds r = {.loop = loop, .got = got, .want = want, .left = 300};
+
+	loop_timer_init(loop, &r.timer, look);
+	loop_timer_set(&r.timer, now_ns());
+	loop_run(loop);
+	loop_timer_del(&r.timer);
+}
+
+static unsigned free_port(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
+static struct net_end *open_socket(struct net *net, const char *key, unsigned port)
+{
+	struct net_end *end;
+	struct opts opts;
+	struct error err;
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s=127.0.0.1:%u", key, port);
+	assert_int_equal(opts_parse(&opts, text, NULL, &err), 0);
+	if (net_socket_new(&end, net, key, &opts, &err) < 0)
+		fail_msg("%s", err.text);
+	opts_fini(&opts);
+	return end;
+}
+
+static void frames_go_over_a_connection_and_wait_at_its_end(void **state)
+{
+	unsigned port = free_port();
+	struct loop *loop;
+	struct error err;
+	struct pair p;
+
+	pair_init(&p);
+	net_end_fini(&p.a.end);
+	net_end_fini(&p.b.end);
+	net_free(p.net);
+	assert_int_equal(loop_new(&loop, "test", LOOP_AUTO, &err), 0);
+	assert_int_equal(net_new(&p.net, loop, NULL), 0);
+	net_end_init(&p.a.end, p.net, &probe_ops, "a");
+	net_end_init(&p.b.end, p.net, &probe_ops, "b");
+	net_join(&p.a.end, open_socket(p.net, "listen", port));
+	net_join(&p.b.end, open_socket(p.net, "connect", port));
+	run_until(loop, &p.a.got, 1); /* nothing comes; connected by now */
+	for (u32 i = 0; i < 500; i++)
+		send_fill(&p.b.end, 60 + i * 3, (u8)i, NULL);
+	run_until(loop, &p.a.got, 500);
+	assert_int_equal(p.a.got, 500);
+	assert_int_equal(p.a.last_bytes, 60 + 499 * 3);
+	assert_int_equal(p.a.last[1000], 499 & 0xff);
+	p.b.busy = true;
+	for (u32 i = 0; i < 50; i++)
+		send_fill(&p.a.end, 100, 7, NULL);
+	run_until(loop, &p.a.got, 501);
+	assert_int_equal(p.b.got, 0);
+	p.b.busy = false;
+	net_flush(&p.b.end);
+	run_until(loop, &p.b.got, 50);
+	assert_int_equal(p.b.got, 50);
+	pair_fini(&p);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -348,6 +448,7 @@ int main(void)
 		cmocka_unit_test(addresses_are_read_as_people_write_them),
 		cmocka_unit_test(checksums_are_those_of_rfc_1071),
 		cmocka_unit_test(forwarding_rules_are_taken_apart),
+		cmocka_unit_test(frames_go_over_a_connection_and_wait_at_its_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
