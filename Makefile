@@ -80,6 +80,7 @@ BLOCK := \
 	block/crypto/sectors.o \
 	block/crypto/wrap.o \
 	block/crypto/xts.o \
+	block/dirty_map.o \
 	block/file.o \
 	block/file_copy.o \
 	block/file_direct.o \
@@ -88,11 +89,15 @@ BLOCK := \
 	block/file_protocol.o \
 	block/filter_fault.o \
 	block/filter_record.o \
+	block/graph.o \
 	block/group.o \
 	block/image.o \
 	block/image_open.o \
 	block/image_writable.o \
+	block/job.o \
 	block/job_commit.o \
+	block/job_live.o \
+	block/job_stream.o \
 	block/luks.o \
 	block/luks_amend.o \
 	block/map_chain.o \
@@ -126,7 +131,6 @@ BLOCK := \
 	block/qcow2/crypt.o \
 	block/qcow2/crypt_create.o \
 	block/qcow2/data_file.o \
-	block/qcow2/dirty_map.o \
 	block/qcow2/discard.o \
 	block/qcow2/downgrade.o \
 	block/qcow2/grow.o \
@@ -313,6 +317,7 @@ MONITOR := \
 
 # The library, and the program's main file.
 VMM := \
+	vmm/block_jobs.o \
 	vmm/blockdev.o \
 	vmm/board.o \
 	vmm/boot.o \
@@ -371,6 +376,7 @@ UNIT_TESTS := \
 	test_image \
 	test_io \
 	test_irq \
+	test_job \
 	test_linuxboot \
 	test_loop \
 	test_mem \
@@ -419,6 +425,7 @@ DEVICE_TESTS := \
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
 	empty \
+	jobs \
 	luks \
 	replay \
 	serve \

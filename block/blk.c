@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "block/blk_internal.h"
+#include "block/job_int.h"
 #include "block/unlock.h"
 
 #include <errno.h>
@@ -57,7 +58,10 @@ static int run_request(struct fiber *f, struct blk *blk, struct blk_req *req)
 
 	if (ret < 0)
 		return ret;
-	ret = do_request(f, blk, req);
+	if (unlikely(blk->job) && changes)
+		ret = job_guard(f, blk->job, req, do_request);
+	else
+		ret = do_request(f, blk, req);
 	if (ret == 0 && changes && (req->flags & BLK_FUA || !blk->write_cache))
 		ret = image_flush(f, blk->img);
 	return ret;
@@ -182,8 +186,14 @@ static void run_done(struct run_call *r, int result)
 static void run_fiber(struct fiber *f, void *arg)
 {
 	struct run_call *r = arg;
+	struct blk *blk = r->blk;
+	int ret;
 
-	run_done(r, r->fn(f, r->blk, r->arg));
+	blk->visitors++;
+	ret = r->fn(f, blk, r->arg);
+	if (!--blk->visitors)
+		fiber_queue_wake_all(&blk->idle);
+	run_done(r, ret);
 }
 
 static void run_posted(struct loop_call *call)
@@ -290,7 +300,10 @@ void blk_switch(struct blk *blk, struct image *img)
 	assert(blk->drains && !blk->in_flight);
 	free(blk->file);
 	blk->file = xstrdup(img->name);
-	blk_set_image(blk, img);
+	blk->img = img;
+	/* The guest is told of a change that it can see. */
+	if (img->bytes != blk->bytes)
+		size_changed(blk);
 }
 
 void blk_image_changed(struct blk *blk)
@@ -311,6 +324,8 @@ static int resize_fiber(struct fiber *f, struct blk *blk, void *arg)
 
 	if (!blk->img)
 		return err_set(r->err, -ENOMEDIUM, "Device '%s' has no medium", blk->id);
+	if (job_none(blk, r->err) < 0)
+		return r->err->code;
 	blk_drain_fiber(f, blk);
 	ret = image_resize(f, blk->img, r->bytes, r->err);
 	if (ret == 0)

@@ -97,7 +97,8 @@ int blk_resize(struct blk *blk, u64 bytes, struct error *err); /* [any thread bu
 void blk_start_waiting(struct blk *blk);
 
 const char *blk_id(const struct blk *blk);
-const char *blk_file(const struct blk *blk); /* NULL: no medium; until the next snapshot */
+const char *blk_file(const struct blk *blk); /* NULL: no medium; good while nothing (job.h,
+						overlay.h) changes the chain */
 bool blk_has_medium(const struct blk *blk);
 u64 blk_bytes(const struct blk *blk); /* [any thread]; 0 without medium */
 bool blk_is_readonly(const struct blk *blk);

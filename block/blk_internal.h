@@ -15,6 +15,7 @@ struct blk {
 	char *cache;	    /* [const] */
 	struct loop *loop;  /* [const] */
 	bool owns_loop;	    /* [const] */
+	struct job *job;    /* [loop] at work on the chain; NULL: none */
 	bool readonly;	    /* [const] */
 	bool write_cache;   /* [const] */
 	bool werror_enospc; /* [const] werror is for -ENOSPC; others are reported */
@@ -31,6 +32,7 @@ struct blk {
 	struct loop_timer timers[2];
 	unsigned hurries; /* nobody waits */
 	unsigned in_flight;
+	unsigned visitors;	 /* functions of blk_run under way */
 	unsigned drains;	 /* blk_drain_begin without end */
 	struct list held;	 /* requests that wait for the end of a drain */
 	struct fiber_queue idle; /* who waits for in_flight to become 0 */
@@ -49,6 +51,7 @@ bool blk_throttle(struct blk *blk, struct blk_req *req);
 void blk_throttle_serve(struct blk *blk); /* when a drain ends */
 
 /* The parts that open and close a drive on its loop. */
+void blk_free(struct blk *blk); /* the memory alone */
 int blk_drain_fiber(struct fiber *f, struct blk *blk);
 void blk_set_image(struct blk *blk, struct image *img);
 /* Another top, and the name that goes with it.  Drained. */

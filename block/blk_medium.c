@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "block/blk_internal.h"
+#include "block/job.h"
 
 #include <errno.h>
 
@@ -31,6 +32,8 @@ static int change(struct fiber *f, struct blk *blk, void *arg)
 	char *file = NULL;
 	int ret = 0;
 
+	if (job_none(blk, c->err) < 0)
+		return c->err->code;
 	if (c->medium) {
 		ret = open_medium(f, blk, c->medium, &img, c->err);
 		if (ret < 0)

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "block/blk_internal.h"
 #include "block/file.h"
+#include "block/job.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -83,7 +84,7 @@ static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
 	return blk;
 }
 
-static void blk_free(struct blk *blk)
+void blk_free(struct blk *blk)
 {
 	free(blk->id);
 	free(blk->file);
@@ -280,6 +281,7 @@ static int close_fiber(struct fiber *f, struct blk *blk, void *arg)
 	int ret, closed;
 
 	blk_start_waiting(blk);
+	job_wait(f, blk, true);
 	blk_drain_fiber(f, blk);
 	assert(list_empty(&blk->held));
 	blk_throttle_fini(blk);

@@ -15,7 +15,8 @@ struct image_graph_ops {
 	int (*set_backing)(struct fiber *f, struct image *img, const char *name, const char *format,
 			   struct error *err);
 	/* Show what is behind everywhere, durably. */
-	int (*make_empty)(struct fiber *f, struct image *img);
+	int (*make_empty)(struct fiber *f, struct image *img,
+			  bool same); /* same: it did so before */
 	bool (*is_encrypted)(const struct image *img);
 };
 
@@ -23,5 +24,20 @@ struct image_graph_ops {
  * everything is durable and closed for others to read.  No request for it may be
  * under way.  Suspends. */
 int image_set_writable(struct fiber *f, struct image *img, bool writable, struct error *err);
+
+/* Name of the host file or the like at the bottom of one image. */
+const char *image_host_name(const struct image *img);
+/* Does `name` mean this image: as it is called, as `over`, whose backing image it
+ * is, calls it, or as the same file?  over NULL: seen from where we are. */
+bool image_has_name(const struct image *img, const struct image *over, const char *name);
+/* The image of top's chain whose backing image has this name, or NULL. */
+struct image *image_find_over(struct image *top, const char *name);
+/* How an image in `file` is to name its backing image: as that is named here; where
+ * this would be another file, seen from the folder of `file`, by its name alone if
+ * they share that, else by its absolute path (free() it). */
+char *image_backing_name(const struct image *backing, const char *file);
+/* Take what lies between the two out of the chain, base NULL: all behind `over`, and
+ * close it.  Suspends. */
+int image_cut_chain(struct fiber *f, struct image *over, struct image *base);
 
 #endif

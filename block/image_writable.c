@@ -84,6 +84,8 @@ static int set_below(struct fiber *f, struct image *img, bool writable, struct e
 		return image_set_writable(f, img->below, writable, err);
 	if (img->driver == &file_driver)
 		return file_set_writable(f, img, writable, err);
+	if (writable && img->driver->graph && img->driver->graph->begin_writing)
+		return 0;
 	return writable ? err_set(err, -ENOTSUP, "Block node '%s' is read-only", img->name) : 0;
 }
 
@@ -114,9 +116,16 @@ static int let_no_longer_write(struct fiber *f, struct image *img, struct error 
 	if (ret < 0)
 		return err_set_errno(err, ret, "Could not write to '%s'", img->name);
 	ret = set_below(f, img, false, err);
-	if (ret == 0)
-		img->writable = false;
-	return ret;
+	if (ret < 0)
+		return ret;
+	img->writable = false;
+	/* Somebody may have come while the file was written. */
+	ret = graph && graph->settle ? graph->settle(f, img) : 0;
+	if (ret < 0) {
+		(void)let_write(f, img, err);
+		return err_set_errno(err, ret, "Could not write to '%s'", img->name);
+	}
+	return 0;
 }
 
 int image_set_writable(struct fiber *f, struct image *img, bool writable, struct error *err)

@@ -58,6 +58,8 @@ static void keep_rate(struct run *r, u64 bytes)
 	u64 due, now;
 
 	r->copied += bytes;
+	if (r->job->copied)
+		r->job->copied(r->f, r->job->arg, bytes);
 	if (!r->job->rate)
 		return;
 	due = r->begun_ns + (u64)((double)r->copied / (double)r->job->rate * NS_PER_SEC);
@@ -71,7 +73,7 @@ static bool goes_on(struct run *r, u64 done)
 {
 	struct commit_job *job = r->job;
 
-	if (!r->error && job->progress && !job->progress(job->arg, done, job->top->bytes))
+	if (!r->error && job->progress && !job->progress(r->f, job->arg, done, job->top->bytes))
 		r->error = -ECANCELED;
 	return !r->error;
 }

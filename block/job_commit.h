@@ -11,8 +11,10 @@
 struct commit_job {
 	struct image *top, *base; /* base is behind top, and writable */
 	u64 rate;		  /* bytes a second; 0: no limit */
-	/* Called now and then, on the loop; false: stop, with -ECANCELED. */
-	bool (*progress)(void *arg, u64 done, u64 total);
+	/* Called before each piece; false: stop, with -ECANCELED.  May suspend. */
+	bool (*progress)(struct fiber *f, void *arg, u64 done, u64 total);
+	/* So many bytes more are being copied; NULL: nobody asks.  May suspend. */
+	void (*copied)(struct fiber *f, void *arg, u64 bytes);
 	void *arg;
 };
 

@@ -12,6 +12,7 @@
 #include "block/create.h"
 #include "block/driver.h"
 #include "block/graph.h"
+#include "block/job.h"
 #include "block/file.h"
 #include "block/unlock.h"
 
@@ -26,56 +27,7 @@ struct step {
 	struct error *err;
 };
 
-static const char *host_name(const struct image *img)
-{
-	while (img->below)
-		img = img->below;
-	return img->name;
-}
-
 /* --- the new image ------------------------------------------------------------ */
-
-static bool is_same_file(const char *a, const char *b)
-{
-	struct stat x, y;
-
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-static const char *after_slash(const char *file)
-{
-	const char *slash = strrchr(file, '/');
-
-	return slash ? slash + 1 : file;
-}
-
-static bool has_folder(const char *file)
-{
-	AUTO_FREE char *folder = xstrdup(file);
-	char *slash = strrchr(folder, '/');
-
-	if (slash)
-		slash[1] = 0;
-	return !slash || access(folder, F_OK) == 0;
-}
-
-/* How the new image names the old one: as it was named here.  Where that would be
- * another file, seen from the new image's folder, by its name alone if they share that,
- * else by its absolute path. */
-static char *backing_name(const struct image *old, const char *file)
-{
-	AUTO_FREE char *seen = image_resolve_name(file, old->name);
-	AUTO_FREE char *seen_here = NULL;
-	char *path;
-
-	if (!strcmp(seen, old->name) || is_same_file(seen, host_name(old)) || !has_folder(file))
-		return xstrdup(old->name);
-	seen_here = image_resolve_name(file, after_slash(host_name(old)));
-	if (is_same_file(seen_here, host_name(old)))
-		return xstrdup(after_slash(host_name(old)));
-	path = realpath(host_name(old), NULL);
-	return path ? path : xstrdup(old->name);
-}
 
 static bool takes_backing(const struct image_driver *driver)
 {
@@ -85,7 +37,7 @@ static bool takes_backing(const struct image_driver *driver)
 static int prepare(struct fiber *f, struct create_request *req, const struct image *old,
 		   struct error *err)
 {
-	AUTO_FREE char *name = backing_name(old, req->name);
+	AUTO_FREE char *name = image_backing_name(old, req->name);
 	char text[32];
 
 	snprintf(text, sizeof(text), "%llu", (unsigned long long)old->bytes);
@@ -149,6 +101,8 @@ static int open_new(struct fiber *f, struct overlay_change *c, struct error *err
 	ret = image_open(f, &c->img, c->file, &policy, err);
 	if (ret < 0)
 		return ret;
+	if (c->img->locked)
+		return err_set(err, -EACCES, "'%s' is encrypted", c->file);
 	if (!takes_backing(c->img->driver))
 		return err_set(err, -ENOTSUP, "The overlay does not support backing images");
 	return 0;
@@ -167,6 +121,8 @@ static int make_fiber(struct fiber *f, struct blk *blk, void *arg)
 	struct overlay_change *c = s->c;
 	int ret;
 
+	if (job_none(blk, s->err) < 0)
+		return s->err->code;
 	c->old = blk->img;
 	if (!c->old)
 		return err_set(s->err, -ENOMEDIUM, "Device '%s' has no medium", blk->id);
@@ -253,4 +209,51 @@ void overlay_change_fini(struct overlay_change *c)
 {
 	free(c->text);
 	c->text = NULL;
+}
+
+/* --- going back ----------------------------------------------------------------- */
+
+static int revert(struct fiber *f, struct blk *blk, struct error *err)
+{
+	struct image *top = blk->img;
+	int ret;
+
+	/* Fails while a snapshot of the machine is being taken from it. */
+	ret = image_set_writable(f, top, false, err);
+	if (ret == 0)
+		ret = image_set_writable(f, top, true, err);
+	if (ret < 0)
+		return ret;
+	ret = top->driver->graph->make_empty(f, top, false);
+	if (ret < 0)
+		return err_set_errno(err, ret, "Could not empty '%s'", top->name);
+	if (top->bytes != top->backing->bytes)
+		ret = image_resize(f, top, top->backing->bytes, err);
+	blk_image_changed(blk);
+	return ret;
+}
+
+static int revert_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct error *err = arg;
+	struct image *top = blk->img;
+	int ret = job_none(blk, err);
+
+	if (ret < 0)
+		return ret;
+	if (!top)
+		return err_set(err, -ENOMEDIUM, "Device '%s' has no medium", blk->id);
+	if (blk->readonly)
+		return err_set(err, -EROFS, "Device '%s' is read only", blk->id);
+	if (!top->backing || !top->driver->graph || !top->driver->graph->make_empty)
+		return err_set(err, -ENOTSUP, "Device '%s' has no image behind its image", blk->id);
+	blk_drain_fiber(f, blk);
+	ret = revert(f, blk, err);
+	blk_drain_stop(blk);
+	return ret;
+}
+
+int overlay_revert(struct blk *blk, struct error *err)
+{
+	return blk_run(blk, revert_fiber, err);
 }

@@ -22,6 +22,9 @@ struct overlay_change {
 /* -ENOMEDIUM, -EBUSY, ...: with the reference's words; images that were made are
  * removed.  [any thread but the loops] */
 int overlays_put(struct overlay_change *v, unsigned n, struct error *err);
+/* Throw away what the top has: the drive shows the image behind it again, which
+ * stays behind.  A crash leaves one or the other.  [any thread but the loop] */
+int overlay_revert(struct blk *blk, struct error *err);
 void overlay_change_fini(struct overlay_change *c);
 
 #endif

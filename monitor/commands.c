@@ -131,6 +131,8 @@ const struct cmd hmp_info_commands[] = {
 	 "show info of one block device or all block devices (-n: show named nodes; -v: show "
 	 "details)",
 	 cmd_info_block, NULL},
+	{"block-jobs", "", "", "show progress of ongoing block device operations",
+	 cmd_info_block_jobs, NULL},
 	{"blockstats", "", "", "show block device statistics", cmd_info_blockstats, NULL},
 	{"chardev", "", "", "show the character devices", cmd_info_chardev, NULL},
 	{"cpus", "", "", "show infos for each CPU", cmd_info_cpus, NULL},
@@ -160,16 +162,43 @@ const struct cmd hmp_info_commands[] = {
 };
 
 const struct cmd hmp_commands[] = {
+	{"block_commit", "B r?", "device [-t top] [-b base] [-s speed]",
+	 "merge images of a device's chain into the one behind\n"
+	 "\t\t\tthem: from top (default: the active image) down to\n"
+	 "\t\t\tbase (default: the last image), which gets their data.\n"
+	 "\t\t\tImages between them leave the chain; their files stay.\n"
+	 "\t\t\tFrom the active image on: the job follows what the guest\n"
+	 "\t\t\twrites until block_job_complete, which makes base the\n"
+	 "\t\t\tdevice's image.  Speed in MiB/s, or with a suffix.",
+	 cmd_block_commit, NULL},
+	{"block_job_cancel", "-f B", "[-f] device",
+	 "stop an active background block operation (use -f\n"
+	 "\t\t\t if you want to abort the operation immediately\n"
+	 "\t\t\t instead of keep running until data is in sync)",
+	 cmd_block_job_cancel, NULL},
+	{"block_job_complete", "B", "device", "stop an active background block operation",
+	 cmd_block_job_complete, NULL},
+	{"block_job_pause", "B", "device", "pause an active background block operation",
+	 cmd_block_job_pause, NULL},
+	{"block_job_resume", "B", "device", "resume a paused background block operation",
+	 cmd_block_job_resume, NULL},
+	{"block_job_set_speed", "B o", "device speed",
+	 "set maximum speed for a background block operation", cmd_block_job_set_speed, NULL},
 	{"block_passwd", "s s?", "device [password]",
 	 "set the password of an encrypted block device, which is asked for if it is not given",
 	 cmd_block_passwd, NULL},
 	{"block_resize", "B o", "device size", "resize a block image", cmd_block_resize, NULL},
 	{"block_set_io_throttle", "B l l l l l l", "device bps bps_rd bps_wr iops iops_rd iops_wr",
 	 "change I/O throttle limits for a block drive", cmd_block_set_io_throttle, NULL},
+	{"block_stream", "B o? F?", "device [speed [base]]",
+	 "copy data from a backing file into a block device", cmd_block_stream, NULL},
 	{"change", "B -f F s? s?", "device [-f] filename [format [read-only-mode]]",
 	 "change a removable medium, optional format, use -f to force the operation;\n"
 	 "\t\t\tor 'change vnc password [value]'",
 	 cmd_change, NULL},
+	{"commit", "B", "device|all",
+	 "commit changes to the disk images (if -snapshot is used) or backing files", cmd_commit,
+	 NULL},
 	{"cont|c", "", "", "resume emulation; asks for the passphrases of encrypted disks first",
 	 cmd_cont, NULL},
 	{"cpu", "l", "index", "set the default CPU", cmd_cpu, NULL},
@@ -249,6 +278,17 @@ const struct cmd hmp_commands[] = {
 	 "\t\t\tThe format of the image used by device must\n"
 	 "\t\t\tsupport it, such as qcow2.\n\t\t\t",
 	 cmd_snapshot_delete_blkdev_internal, NULL},
+	{"snapshot_merge", "B", "device",
+	 "fold the active image of device into the one behind it,\n"
+	 "\t\t\twhich becomes the device's image; the folded image's\n"
+	 "\t\t\tfile is left, and not used any more",
+	 cmd_snapshot_merge, NULL},
+	{"snapshot_revert", "B", "device",
+	 "go back to the image behind the active one of device:\n"
+	 "\t\t\tall that was written since is thrown away, and the\n"
+	 "\t\t\tactive image starts anew (stop the guest before, and\n"
+	 "\t\t\treset it or bring back its memory afterwards)",
+	 cmd_snapshot_revert, NULL},
 	{"stop|s", "", "", "stop emulation", cmd_stop, NULL},
 	{"sum", "l l", "addr size", "compute the checksum of a memory region", cmd_sum, NULL},
 	{"system_powerdown", "", "", "send system power down event", cmd_system_powerdown, NULL},

@@ -3,11 +3,12 @@
  * Thread: control; what touches images runs on the drives' loops. */
 #include "block/blk.h"
 #include "block/driver.h"
+#include "block/job.h"
 #include "block/overlay.h"
 #include "block/qcow2/snapshot.h"
+#include "vmm/blockdev.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/unlock.h"
-#include "vmm/vm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -79,6 +80,8 @@ int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struc
 	unsigned n = 0;
 	int ret = no_snapshot_job(vm, err);
 
+	if (ret == 0) /* a job may change the names */
+		ret = vm_no_block_jobs(vm, err);
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
 
@@ -106,6 +109,17 @@ int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struc
 	return ret;
 }
 
+int vm_snapshot_revert(struct vm *vm, const char *device, struct error *err)
+{
+	struct drive *d = vm_find_drive(vm, device);
+	int ret;
+
+	if (!d)
+		return err_set(err, -ENODEV, "Device '%s' not found", device);
+	ret = no_snapshot_job(vm, err);
+	return ret < 0 ? ret : overlay_revert(d->blk, err);
+}
+
 /* --- internal snapshots ------------------------------------------------------------ */
 
 struct internal {
@@ -123,6 +137,8 @@ static int create_fiber(struct fiber *f, struct blk *blk, void *arg)
 
 	if (!img)
 		return err_set(c->err, -ENOMEDIUM, "Device '%s' has no medium", blk_id(blk));
+	if (job_none(blk, c->err) < 0)
+		return c->err->code;
 	if (blk_is_readonly(blk))
 		return err_set(c->err, -EROFS, "Device '%s' is read only", blk_id(blk));
 	if (img->driver != &qcow2_driver)

@@ -72,23 +72,6 @@ int vm_delvm(struct vm *vm, const char *tag, struct error *err);
 int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err);
 void vm_info_snapshot_job(struct vm *vm, struct printer *p);
 
-/* Snapshots of disks alone, which the guest does not notice. */
-struct vm_snapshot_blkdev {
-	const char *device;
-	const char *file, *format; /* of the new image; format NULL: qcow2 */
-	bool reuse;		   /* the image is there already */
-};
-int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
-		       struct error *err);
-/* All disks that can be written, or (needed) those of them that have no snapshots of
- * their own, at one moment; the files are called after the images, with the suffix. */
-int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struct printer *p,
-			   struct error *err);
-int vm_snapshot_blkdev_internal(struct vm *vm, const char *device, const char *name,
-				struct error *err);
-int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const char *name,
-				       const char *id, struct error *err);
-
 /* `info ...`: print as the reference does. */
 void vm_info_status(struct vm *vm, struct printer *p);
 void vm_info_name(struct vm *vm, struct printer *p);

@@ -6,6 +6,7 @@
 #include "devices/device.h"
 #include "vmm/screen.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/blockdev.h"
 #include "vmm/control_drives.h"
 #include "vmm/vm.h"
 
@@ -167,6 +168,7 @@ void vm_free(struct vm *vm)
 		vcpus_free(vm->vcpus);
 	vm_close_monitors(vm);
 	vm_free_snapshots(vm);
+	vm_end_block_wait(vm);
 	vm_free_screen(vm);
 	free_devices(vm);
 	vm_close_nets(vm);

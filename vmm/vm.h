@@ -57,7 +57,6 @@ struct vm {
 	struct mem_region *ram;	     /* [const] all of it, seen through aliases */
 	struct device *host_bridge, *fwcfg, *pm, *keyboard, *rtc; /* [const] */
 	struct device *isa_bridge, *ide;			  /* [const] */
-
 	enum run_state state;
 	struct vm_watcher *watchers;
 	struct loop_call wanted_call;
@@ -70,7 +69,8 @@ struct vm {
 	bool load_waits;  /* -loadvm, until all images are unlocked and cont is said */
 	struct screen *screen; /* [const] screen.h */
 	struct list drives, streams, consoles;
-	struct snapshots *snapshots; /* NULL until the first */
+	struct snapshots *snapshots;   /* NULL until the first */
+	struct block_wait *block_wait; /* for a commit or merge; NULL: nobody */
 };
 
 /* machine.c */

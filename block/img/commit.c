@@ -5,12 +5,12 @@
 #include "block/img/img.h"
 
 #include "block/driver.h"
+#include "block/graph.h"
 #include "block/img/progress.h"
 #include "block/job_commit.h"
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
 struct commit {
 	struct img *ctx;
@@ -21,35 +21,12 @@ struct commit {
 	struct img_progress progress;
 };
 
-static bool on_progress(void *arg, u64 done, u64 total)
+static bool on_progress(struct fiber *f, void *arg, u64 done, u64 total)
 {
 	struct commit *c = arg;
 
 	img_progress_set(&c->progress, done, total);
 	return !c->progress.interrupted;
-}
-
-static const char *host_name(const struct image *img)
-{
-	while (img->below)
-		img = img->below;
-	return img->name;
-}
-
-/* By the name its overlay has for it, or as the same file. */
-static bool is_named(const struct image *overlay, const char *name)
-{
-	const struct image *img = overlay->backing;
-	AUTO_FREE char *path = image_resolve_name(host_name(overlay), name);
-	struct stat a, b;
-
-	if (overlay->backing_name && !strcmp(overlay->backing_name, name))
-		return true;
-	if (!strcmp(img->name, name) || !strcmp(img->name, path))
-		return true;
-	if (stat(path, &a) || stat(host_name(img), &b))
-		return false;
-	return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 static struct image *find_base(struct commit *c, struct image *top)
@@ -60,7 +37,7 @@ static struct image *find_base(struct commit *c, struct image *top)
 		return top->backing;
 	}
 	for (struct image *img = top; img->backing; img = img->backing)
-		if (is_named(img, c->base_name))
+		if (image_has_name(img->backing, img, c->base_name))
 			return img->backing;
 	img_error(c->ctx, "Did not find '%s' in the backing chain of '%s'", c->base_name,
 		  top->name);

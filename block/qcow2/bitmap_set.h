@@ -3,7 +3,7 @@
 #ifndef BLOCK_QCOW2_BITMAP_SET_H
 #define BLOCK_QCOW2_BITMAP_SET_H
 
-#include "block/qcow2/dirty_map.h"
+#include "block/dirty_map.h"
 #include "block/qcow2/parts.h"
 
 #define BITMAP_IN_USE	1u

@@ -422,6 +422,13 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out)
 	};
 }
 
+static int qcow2_empty(struct fiber *f, struct image *img, bool same)
+{
+	if (!same)
+		bitmaps_mark(to_qcow2(img), 0, img->bytes);
+	return qcow2_make_empty(f, img);
+}
+
 static bool qcow2_is_encrypted(const struct image *img)
 {
 	return container_of(img, struct qcow2, img)->crypt.method != 0;
@@ -431,7 +438,7 @@ static const struct image_graph_ops graph_ops = {
 	.settle = qcow2_settle,
 	.begin_writing = qcow2_begin_writing,
 	.set_backing = qcow2_change_backing,
-	.make_empty = qcow2_make_empty,
+	.make_empty = qcow2_empty,
 	.is_encrypted = qcow2_is_encrypted,
 };
 

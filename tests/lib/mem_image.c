@@ -3,6 +3,7 @@
 
 #include "base/io.h"
 #include "block/driver.h"
+#include "block/graph.h"
 
 #include <errno.h>
 
@@ -143,8 +144,17 @@ static int mem_resize(struct fiber *f, struct image *img, u64 bytes, enum preall
 	return 0;
 }
 
+/* For image_set_writable: it may be. */
+static int mem_begin_writing(struct fiber *f, struct image *img, struct error *err)
+{
+	return 0;
+}
+
+static const struct image_graph_ops graph_ops = {.begin_writing = mem_begin_writing};
+
 static const struct image_driver mem_driver = {
 	.name = "mem",
+	.graph = &graph_ops,
 	.state_size = sizeof(struct mem_image),
 	.read = mem_read,
 	.write = mem_write,

@@ -10,7 +10,7 @@
 #include "base/chardev.h"
 #include "base/thread.h"
 #include "monitor/monitor.h"
-#include "vmm/control.h"
+#include "vmm/control_block.h"
 #include "vmm/control_drives.h"
 
 #include <errno.h>
@@ -237,6 +237,51 @@ int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const 
 				       const char *id, struct error *err)
 {
 	return 0;
+}
+
+int vm_snapshot_revert(struct vm *vm, const char *device, struct error *err)
+{
+	return 0;
+}
+
+int vm_commit(struct vm *vm, const char *device, struct vm_waiter *w, struct error *err)
+{
+	return err_set(err, -ENODEV, "Device '%s' not found", device);
+}
+
+int vm_snapshot_merge(struct vm *vm, const char *device, struct vm_waiter *w, struct error *err)
+{
+	return err_set(err, -ENODEV, "Device '%s' not found", device);
+}
+
+void vm_forget_block_waiter(struct vm *vm, struct vm_waiter *w)
+{
+}
+
+int vm_block_wait_cancel(struct vm *vm, struct error *err)
+{
+	return 0;
+}
+
+int vm_block_stream(struct vm *vm, const struct vm_block_job *job, struct error *err)
+{
+	return 0;
+}
+
+int vm_block_commit(struct vm *vm, const struct vm_block_job *job, struct error *err)
+{
+	return err_set(err, -EINVAL, "top %s base %s speed %llu", job->top, job->base,
+		       (unsigned long long)job->speed);
+}
+
+int vm_block_job_control(struct vm *vm, const char *device, enum vm_job_verb verb, u64 value,
+			 struct error *err)
+{
+	return err_set(err, -EINVAL, "verb %d value %llu", (int)verb, (unsigned long long)value);
+}
+
+void vm_info_block_jobs(struct vm *vm, struct printer *p)
+{
 }
 
 int vm_delvm(struct vm *vm, const char *tag, struct error *err)

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "block/filter.h"
 #include "block/qcow2/bitmap.h"
-#include "block/qcow2/dirty_map.h"
+#include "block/dirty_map.h"
 #include "block/qcow2/qcow2.h"
 #include "block/qcow2/state.h"
 #include "tests/lib/cuts.h"

@@ -16,6 +16,7 @@
 #include "block/driver.h"
 #include "block/file.h"
 #include "block/unlock.h"
+#include "vmm/blockdev.h"
 #include "vmm/vmstate.h"
 
 #include <errno.h>
@@ -374,6 +375,9 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 		return ret;
 	if (s->save)
 		return err_set(err, -EBUSY, "a snapshot is being taken");
+	ret = vm_no_block_jobs(vm, err);
+	if (ret < 0)
+		return ret;
 	job = xnew(struct load_job);
 	job->s = s;
 	ret = drive_set_init(&job->set, vm, err);

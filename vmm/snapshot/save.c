@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "block/blk.h"
+#include "vmm/control_block.h"
 #include "vmm/vmstate.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* See dirty_map.h: an array of pointers to pages of bits. */
-#include "block/qcow2/dirty_map.h"
+#include "block/dirty_map.h"
 
 #include <errno.h>
 
@@ -92,6 +92,30 @@ int dirty_map_set(struct dirty_map *m, u64 goff, u64 bytes)
 		bit = stop;
 	}
 	return ret;
+}
+
+void dirty_map_clear(struct dirty_map *m, u64 goff, u64 bytes)
+{
+	u64 unit = (u64)1 << m->granularity_bits;
+	u64 bit = goff >> m->granularity_bits, end = align_up(goff + bytes, unit) / unit;
+
+	assert(is_aligned(goff, unit) && goff + bytes <= m->bytes &&
+	       (is_aligned(bytes, unit) || goff + bytes == m->bytes));
+	for (; bit < end; bit++) {
+		u64 *words = m->pages[bit / PAGE_BITS];
+
+		if (words)
+			words[bit % PAGE_BITS / 64] &= ~(1ull << (bit & 63));
+	}
+}
+
+u64 dirty_map_bytes(const struct dirty_map *m)
+{
+	u64 goff = 0, bytes, sum = 0;
+
+	for (; dirty_map_next(m, &goff, &bytes); goff += bytes)
+		sum += bytes;
+	return sum;
 }
 
 bool dirty_map_is_empty(const struct dirty_map *m)

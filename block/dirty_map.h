@@ -1,7 +1,7 @@
 /* A sparse bitmap of guest bytes in memory: what was written since it was made.
  * Takes memory for what is set only.  Thread: the image's loop. */
-#ifndef BLOCK_QCOW2_DIRTY_MAP_H
-#define BLOCK_QCOW2_DIRTY_MAP_H
+#ifndef BLOCK_DIRTY_MAP_H
+#define BLOCK_DIRTY_MAP_H
 
 #include "base/base.h"
 
@@ -14,6 +14,10 @@ void dirty_map_free(struct dirty_map *m); /* NULL is fine */
  * -ENOMEM: some bits may be missing. */
 int dirty_map_set(struct dirty_map *m, u64 goff, u64 bytes);
 bool dirty_map_is_empty(const struct dirty_map *m);
+/* Clear the bits of this range, which starts and ends with one. */
+void dirty_map_clear(struct dirty_map *m, u64 goff, u64 bytes);
+/* Bytes whose bits are set; goes over the whole map. */
+u64 dirty_map_bytes(const struct dirty_map *m);
 /* The first run of set bits that ends after *goff, as a range of bytes within the
  * disk that starts at or after *goff; false: there is none. */
 bool dirty_map_next(const struct dirty_map *m, u64 *goff, u64 *bytes);
