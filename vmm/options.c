@@ -85,7 +85,12 @@ const struct option options[] = {
 	     "       [,media=disk|cdrom][,format=f][,id=name][,serial=s][,readonly=on|off]\n"
 	     "       [,snapshot=on|off][,discard=ignore|unmap][,aio=threads|native|io_uring]\n"
 	     "       [,cache=writethrough|writeback|none|directsync|unsafe]\n"
-	     "       [,encrypt.key-secret=id]",
+	     "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]\n"
+	     "       [,detect-zeroes=on|off|unmap][,encrypt.key-secret=id]\n"
+	     "       [[,bps=b]|[[,bps_rd=r][,bps_wr=w]]][[,iops=i]|[[,iops_rd=r][,iops_wr=w]]]\n"
+	     "       [[,bps_max=bm]|[[,bps_rd_max=rm][,bps_wr_max=wm]]][,bps_max_length=s]\n"
+	     "       [[,iops_max=im]|[[,iops_rd_max=irm][,iops_wr_max=iwm]]][,iops_size=is]\n"
+	     "       [,group=g]",
 	     "use 'file' as a drive image; other keys are options of its format, as\n"
 	     "--image-opts of cowimg names them",
 	     option_drive, GROUP_BLOCK, "", NULL),

@@ -82,9 +82,9 @@ def goes_on(vm):
     assert "error" not in vm.serial.text and "torn" not in vm.serial.text
 
 
-@pytest.mark.parametrize("bus", ["ide", "virtio"])
-@pytest.mark.parametrize("what,error,option", [
-    ("pwrite", "ENOSPC", None), ("pwrite", "EIO", "werror=stop"), ("pread", "EIO", "rerror=stop")])
+@pytest.mark.parametrize("bus,what,error,option", [
+    ("virtio", "pwrite", "ENOSPC", None), ("ide", "pwrite", "EIO", "werror=stop"),
+    ("ide", "pread", "EIO", "rerror=stop")])
 def test_a_failed_request_stops_the_machine_and_is_tried_again(disk, bus, what, error, option):
     d = disk(what, error)
     with Vm(*d.drive(bus, *([option] if option else [])), *COUNTS) as vm:
@@ -106,9 +106,8 @@ def test_a_failed_request_stops_the_machine_and_is_tried_again(disk, bus, what, 
         assert vm.quit() == 0
 
 
-@pytest.mark.parametrize("bus", ["ide", "virtio"])
-@pytest.mark.parametrize("what,option", [
-    ("pwrite", None), ("pwrite", "werror=report"), ("pread", None)])
+@pytest.mark.parametrize("bus,what,option", [
+    ("ide", "pwrite", None), ("virtio", "pwrite", "werror=report"), ("virtio", "pread", None)])
 def test_other_errors_are_the_guests(disk, bus, what, option):
     d = disk(what, "EIO")
     with Vm(*d.drive(bus, *([option] if option else [])), *COUNTS) as vm:
@@ -118,10 +117,9 @@ def test_other_errors_are_the_guests(disk, bus, what, option):
         assert vm.monitor("info status") == "VM status: running"
 
 
-@pytest.mark.parametrize("bus", ["ide", "virtio"])
-def test_ignored_writes_are_lost_and_nobody_is_told(disk, bus):
+def test_ignored_writes_are_lost_and_nobody_is_told(disk):
     d = disk("pwrite", "EIO")
-    with Vm(*d.drive(bus, "werror=ignore"), *COUNTS) as vm:
+    with Vm(*d.drive("virtio", "werror=ignore"), *COUNTS) as vm:
         goes_on(vm)
         d.fails(True)
         vm.serial.expect("torn")                # memory counted on, the disk did not

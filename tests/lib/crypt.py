@@ -1,7 +1,8 @@
 """Encrypted images in tests: making them, opening them, and what is in them."""
 import os
+import re
 
-from lib.tools import COWIMG, TOP, qemu_img, run
+from lib.tools import COWIMG, TOP, cowimg, qemu_img, run
 
 BLKIO = str(TOP / "build" / os.environ.get("COWVM_BUILD", "release") / "tests/image/blkio")
 SECRET = ["--object", "secret,id=s,data=abc123"]
@@ -74,3 +75,31 @@ def content(kind, path):
     qemu_img("convert", *SECRET, "--image-opts", opts(kind, path), "-O", "raw", raw)
     with open(raw, "rb") as f:
         return f.read()
+
+
+def encrypted(path, kind, sector, passphrase="abc123"):
+    """An encrypted disk that starts with the boot sector, written by the reference."""
+    secret = ["--object", "secret,id=s,data=" + passphrase]
+    fmt, options, prefix = KINDS[kind]
+    if kind != "qcow2-aes":
+        options = options + [prefix + "iter-time=10"]
+    cowimg("create", "-q", "-f", fmt, *secret, "-o", ",".join(options), path, "16M")
+    blob = str(path) + ".part"
+    with open(blob, "wb") as f:
+        f.write(sector)
+    out = run("qemu-io", *secret, "--image-opts", opts(kind, path), "-c",
+              "write -s %s 0 512" % blob).stdout
+    assert "wrote 512/512" in out, out
+    return path
+
+
+def answer(vm, *passphrases, name, command="cont"):
+    """Type the command and a passphrase at each question; what was printed in all."""
+    vm.spawn.send(command + "\r")
+    text = ""
+    for p in passphrases:
+        vm.spawn.expect(re.escape(name) + r" is encrypted\.\s+Password: ")
+        text += vm.spawn.before.decode()
+        vm.spawn.send(p + "\r")
+    vm.spawn.expect(r"\(cowvm\) ")
+    return (text + vm.spawn.before.decode()).replace("\r", "")
