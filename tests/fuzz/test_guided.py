@@ -11,7 +11,7 @@ TARGETS = sorted(os.path.basename(p)[5:-2] for p in glob.glob(TOP + "/tests/fuzz
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_that_fuzzing_makes_of_the_corpus_does_harm(target):
-    done = subprocess.run([TOP + "/tests/fuzz/guided", "--seconds", "4", target],
+    done = subprocess.run([TOP + "/tests/fuzz/guided", "--seconds", "2", target],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     assert " inputs in " in done.stdout
