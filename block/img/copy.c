@@ -204,6 +204,9 @@ static int write_data(struct fiber *f, struct worker *w)
 	}
 	if (c->in_order && group.pending) /* they queue up before the next chunk does */
 		fiber_yield(f);
+	/* They begin before anybody who is runnable now can take the turn. */
+	if (group.pending)
+		fiber_yield(f);
 	pass_turn(c, w->chunk.seq);
 	group_ret = image_group_wait(f, &group);
 	return ret < 0 ? ret : group_ret;
