@@ -71,4 +71,5 @@ def end(vm, image):
     last = last_number(vm)
     check_image(image)
     content_is_right(image)
-    assert last <= count_in(image) <= last + 1
+    count = count_in(image)
+    assert last <= count <= last + 1, (last, count)
