@@ -251,6 +251,7 @@ static void save_live(struct rig *r, struct ram_progress *p)
 {
 	struct ram_save_options opt = options(r, true);
 	struct error err = {0};
+	AUTO_FREE u64 *opened = xalloc(ram_bitmap_bytes(&r->map));
 	struct ram_save *s;
 	u64 writes;
 
@@ -260,7 +261,8 @@ static void save_live(struct rig *r, struct ram_progress *p)
 	assert_int_equal(ram_save_protect(s, r->all), 0);
 	usleep(2000); /* it goes on writing */
 	pause_guest(r);
-	assert_int_equal(ram_save_protect(s, r->all), 0);
+	ram_save_moment(s, opened);
+	assert_int_equal(ram_save_protect(s, opened), 0);
 	note_moment(r);
 	writes = __atomic_load_n(&r->writes, __ATOMIC_SEQ_CST);
 	r->until_fault = r->delay_us ? s : NULL;

@@ -35,14 +35,17 @@ struct ram_save {
 	struct ram_save_options opt; /* [const] */
 	struct uffd *uffd;	     /* [const] NULL: not live */
 	struct mutex lock;
-	struct cond changed;	      /* early copies came or went */
-	u8 *states;		      /* [lock] a unit each; protected before the start: NOT_OURS */
-	struct list early;	      /* [lock] struct early_copy, waiting for a worker */
-	u32 early_n;		      /* [lock] those, and those at the sink */
-	u64 *urgent;		      /* [lock] bits of waiting units that come next */
-	u64 urgent_n, next;	      /* [lock] how many; where workers look for the next run */
-	u32 running;		      /* [lock] workers */
-	int result;		      /* [lock] the first error */
+	struct cond changed; /* early copies came or went */
+	u8 *states;	     /* [lock] a unit each; protected before the start: NOT_OURS */
+	struct list early;   /* [lock] struct early_copy, waiting for a worker */
+	u32 early_n;	     /* [lock] those, and those at the sink */
+	u64 *urgent;	     /* [lock] bits of waiting units that come next */
+	u64 urgent_n, next;  /* [lock] how many; where workers look for the next run */
+	u32 running;	     /* [lock] workers */
+	int result;	     /* [lock] the first error */
+	u64 *opened;	     /* [lock] bits of units let through before the moment */
+	enum { EARLY, AT_THE_MOMENT, STARTED } phase; /* [lock] */
+	bool late;		      /* [lock] somebody may wait since the moment */
 	struct ram_progress progress; /* [lock] */
 	u32 first[RAM_WORKING_SET];   /* [lock] units of the first early writes */
 	u32 n_first;		      /* [lock] */
@@ -115,6 +118,20 @@ static bool claim_early(struct ram_save *s, u64 unit, u32 thread)
 	return true;
 }
 
+/* Before the moment.  Whoever asked may be stopped before he writes: then the unit is
+ * open and not dirty, and has to be protected again all the same.  Letting through and
+ * noting it are one, or the moment could come between. */
+static void too_early(struct ram_save *s, u64 unit)
+{
+	lock_assert(&s->lock);
+	if (s->phase == AT_THE_MOMENT) {
+		s->late = true; /* ram_save_start wakes him: he will ask again */
+		return;
+	}
+	ram_set_bit(s->opened, unit);
+	let_through(s, unit, 1);
+}
+
 static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 {
 	struct ram_save *s = arg;
@@ -125,15 +142,19 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 	assert(unit != UINT64_MAX && !missing);
 	mutex_lock(&s->lock);
 	state = s->states[unit];
-	if (state == UNIT_WAITING && s->result == 0)
+	if (state == UNIT_NOT_OURS && s->phase != STARTED)
+		too_early(s, unit);
+	else if (state == UNIT_NOT_OURS)
+		state = UNIT_COPIED; /* it does not belong to what is saved */
+	else if (state == UNIT_WAITING && s->result == 0)
 		claimed = claim_early(s, unit, thread);
 	else if (state == UNIT_WAITING)
 		state = UNIT_COPIED; /* nobody will */
 	mutex_unlock(&s->lock);
 	if (claimed)
 		copy_early(s, unit);
-	else if (state == UNIT_NOT_OURS || state == UNIT_COPIED)
-		let_through(s, unit, 1); /* too early, or already done */
+	else if (state == UNIT_COPIED)
+		let_through(s, unit, 1);
 }
 
 /* --- workers -------------------------------------------------------------------- */
@@ -317,7 +338,8 @@ int ram_save_new(struct ram_save **out, const struct ram_save_options *opt, stru
 	list_init(&s->early);
 	s->states = try_alloc(opt->map->units);
 	s->urgent = try_alloc(ram_bitmap_bytes(opt->map));
-	if (!s->states || !s->urgent)
+	s->opened = try_alloc(ram_bitmap_bytes(opt->map));
+	if (!s->states || !s->urgent || !s->opened)
 		ret = err_set(err, -ENOMEM, "no memory to save guest memory");
 	if (ret == 0 && opt->live)
 		ret = watch_ranges(s, err);
@@ -344,6 +366,7 @@ void ram_save_free(struct ram_save *s)
 	mutex_unlock(&s->lock);
 	cond_fini(&s->changed);
 	mutex_fini(&s->lock);
+	free(s->opened);
 	free(s->urgent);
 	free(s->states);
 	free(s);
@@ -366,6 +389,20 @@ int ram_save_protect(struct ram_save *s, const u64 *bits)
 	return ret;
 }
 
+void ram_save_moment(struct ram_save *s, u64 *opened)
+{
+	LOCK_SCOPE(&s->lock);
+	s->phase = AT_THE_MOMENT;
+	for (u64 i = 0; i < ram_bitmap_bytes(s->opt.map) / sizeof(u64); i++)
+		opened[i] |= s->opened[i];
+}
+
+static void wake_all(struct ram_save *s)
+{
+	for (u32 i = 0; i < s->opt.map->n; i++)
+		(void)uffd_wake(s->uffd, s->opt.map->ranges[i].host, s->opt.map->ranges[i].bytes);
+}
+
 int ram_save_start(struct ram_save *s, const u64 *bits, struct error *err)
 {
 	char name[16];
@@ -383,6 +420,9 @@ int ram_save_start(struct ram_save *s, const u64 *bits, struct error *err)
 		s->n_threads += ret == 0;
 	}
 	s->running = s->n_threads;
+	s->phase = STARTED;
+	if (s->late)
+		wake_all(s);
 	return s->n_threads ? 0 : ret; /* one will do */
 }
 

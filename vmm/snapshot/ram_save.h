@@ -40,7 +40,11 @@ void ram_save_free(struct ram_save *s); /* cancels what is going on */
 /* Units to be saved: those of `bits`.  The guest may run; what it writes meanwhile is
  * to be protected again.  Repeatable. */
 int ram_save_protect(struct ram_save *s, const u64 *bits);
-/* Now is the moment: save the units of `bits`, all of which are protected. */
+/* The guest stands still: this is the moment.  Sets the bits of units that somebody was
+ * allowed to write before it, whether he did or not: they are to be protected again and
+ * saved. */
+void ram_save_moment(struct ram_save *s, u64 *opened);
+/* After the moment: save the units of `bits`, all of which are protected. */
 int ram_save_start(struct ram_save *s, const u64 *bits, struct error *err);
 void ram_save_cancel(struct ram_save *s);
 /* Until all is with the sink: 0, its error, or -ECANCELED. */

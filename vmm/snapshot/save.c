@@ -340,6 +340,7 @@ static int copy_state(struct save_job *job, struct error *err)
 
 	if (ret < 0)
 		return ret;
+	ram_save_moment(job->ram, map->dirty);
 	ret = ram_collect(map, map->dirty);
 	if (ret == 0)
 		ret = ram_save_protect(job->ram, map->dirty);
