@@ -579,7 +579,7 @@ check-kill: all
 ifeq ($(BUILD),fuzz)
 fuzz-programs: $(FUZZ_BINS)
 $(FUZZ_BINS): %: %.o $(O)/tests/fuzz/rig.o $(O)/tests/lib/mem_image.o \
-		$(O)/vmm/snapshot/format.o $(O)/libblock.a $(O)/libbase.a
+		$(O)/libblock.a $(O)/libbase.a
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(FUZZ_BINS:%=%.o)
 else

@@ -159,29 +159,3 @@ int commit_run(struct fiber *f, struct commit_job *job, struct error *err)
 	free(memory);
 	return ret;
 }
-
-int commit_open_base(struct fiber *f, struct image *top, struct image **base,
-		     const struct open_policy *policy, struct error *err)
-{
-	struct open_policy writable = *policy;
-	struct image *overlay = top, *old = *base;
-	AUTO_FREE char *name = xstrdup(old->name);
-	AUTO_FREE char *driver = xstrdup(old->driver->name);
-	int ret;
-
-	while (overlay->backing != old)
-		overlay = overlay->backing;
-	/* The first sector of what was taken for raw stays guarded. */
-	writable.format = overlay->backing_format || strcmp(driver, "raw") ? driver : NULL;
-	writable.writable = true;
-	writable.options = NULL;
-	overlay->backing = NULL;
-	ret = image_close(f, old);
-	if (ret < 0)
-		return err_set_errno(err, ret, "Could not close '%s'", name);
-	ret = image_open(f, &overlay->backing, name, &writable, err);
-	if (ret < 0)
-		return ret;
-	*base = overlay->backing;
-	return 0;
-}

@@ -18,10 +18,6 @@ struct commit_job {
 	void *arg;
 };
 
-/* Make the base writable by opening it anew: the images of the chain keep standing
- * on it.  Nobody may be reading the chain.  Suspends. */
-int commit_open_base(struct fiber *f, struct image *top, struct image **base,
-		     const struct open_policy *policy, struct error *err);
 /* Copy; the base is durable on return.  Suspends. */
 int commit_run(struct fiber *f, struct commit_job *job, struct error *err);
 

@@ -57,7 +57,6 @@ static int empty_overlay(struct commit *c, struct image *top)
 
 static int merge(struct commit *c, struct image *top)
 {
-	struct open_policy policy = {0};
 	struct image *base = find_base(c, top);
 	struct error err = {0};
 	struct commit_job job = {.top = top, .rate = c->rate, .progress = on_progress, .arg = c};
@@ -65,9 +64,7 @@ static int merge(struct commit *c, struct image *top)
 
 	if (!base)
 		return IMG_ERROR;
-	if (c->source.cache)
-		img_parse_cache(c->source.cache, &policy);
-	if (commit_open_base(c->ctx->f, top, &base, &policy, &err) < 0)
+	if (image_set_writable(c->ctx->f, base, true, &err) < 0)
 		return img_error(c->ctx, "%s", err.text);
 	job.base = base;
 	img_progress_begin(c->ctx, &c->progress, c->show);

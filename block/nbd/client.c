@@ -8,6 +8,7 @@
  * Thread: the image's loop. */
 #define _GNU_SOURCE
 #include "block/driver.h"
+#include "block/graph.h"
 
 #include "base/io.h"
 #include "base/loop.h"
@@ -447,6 +448,20 @@ static int nbd_leave(struct fiber *f, struct image *img)
 	return pool_call(f, leave_call, &nbd->link);
 }
 
+static int check_writable(const struct link *link, struct error *err)
+{
+	return link->lib.is_read_only(link->h)
+		       ? err_set(err, -EACCES, "request for write access denied")
+		       : 0;
+}
+
+static int begin_writing(struct fiber *f, struct image *img, struct error *err)
+{
+	return check_writable(&nbd_of(img)->link, err);
+}
+
+static const struct image_graph_ops nbd_graph = {.begin_writing = begin_writing};
+
 static const struct image_driver nbd_driver = {
 	.name = "nbd",
 	.state_size = sizeof(struct nbd),
@@ -457,6 +472,7 @@ static const struct image_driver nbd_driver = {
 	.flush = nbd_flush_all,
 	.map = nbd_map,
 	.close = nbd_leave,
+	.graph = &nbd_graph,
 };
 
 static void take_properties(struct nbd *nbd, const struct open_policy *policy, s64 bytes)
@@ -485,8 +501,8 @@ static int from_handle(struct fiber *f, struct image **out, const struct link *l
 
 	if (bytes < 0 || bytes > INT64_MAX - 512)
 		return err_set(err, -EFBIG, "NBD export is too large");
-	if (policy->writable && link->lib.is_read_only(link->h) != 0)
-		return err_set(err, -EACCES, "request for write access denied");
+	if (policy->writable && check_writable(link, err) < 0)
+		return -EACCES;
 	img = image_new(&nbd_driver, fiber_loop(f), name);
 	nbd = nbd_of(img);
 	nbd->link = *link;

@@ -4,7 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
-#include "vmm/snapshot/format.h"
+#include "block/qcow2/vmstate_format.h"
 
 #define AT_CRC 12
 

@@ -29,3 +29,16 @@ def test_compression_and_encryption_do_not_mix(tmp_path):
             tmp_path / "b"]
     assert cowimg(*args, ok=(1,)).stdout.replace("cowimg:", "qemu-img:") == \
         qemu_img(*args, ok=(1,)).stdout
+
+
+def test_commit_into_an_encrypted_base(tmp_path):
+    """The passphrase that opened the chain is good for writing to its base too."""
+    base, top = tmp_path / "base", tmp_path / "top"
+    create("reference", "qcow2-luks", base)
+    cowimg("create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", base, top, "1M")
+    chain = "driver=qcow2,file.filename=%s,backing.encrypt.key-secret=s" % top
+    qemu_io(chain, "write -P 5 512k 64k")
+    done = cowimg("commit", *SECRET, "--image-opts", chain)
+    assert "Image committed." in done.stdout
+    qemu_io(opts("qcow2-luks", base), "read -P 5 512k 64k")
+    check("qcow2-luks", base)
