@@ -1,20 +1,27 @@
 /* Pictures in memory; see surface.h.  Thread: any. */
 #include "devices/display/surface.h"
 
+#include <sys/mman.h>
+
 struct surface *surface_new(u32 width, u32 height)
 {
+	u64 bytes = (u64)(width + 1) * (MAX(height, SURFACE_ROOM) + 1) * sizeof(u32);
 	struct surface *s;
-	u32 *pixels;
+	void *pixels;
 
 	assert(width && height && width <= UINT16_MAX && height <= UINT16_MAX);
-	pixels = try_alloc((u64)width * height * sizeof(*pixels));
-	if (!pixels)
+	bytes += (u64)SURFACE_ROOM * sizeof(u32); /* the last line's end */
+	/* Never touched, the room costs nothing. */
+	pixels = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (pixels == MAP_FAILED)
 		return NULL;
 	s = xnew(struct surface);
 	s->width = width;
 	s->height = height;
 	s->refs = 1;
 	s->pixels = pixels;
+	s->map_bytes = bytes;
 	return s;
 }
 
@@ -29,6 +36,6 @@ void surface_put(struct surface *s)
 	/* Partners: each other.  The last one sees what all others did to it. */
 	if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL))
 		return;
-	free(s->pixels);
+	munmap(s->pixels, s->map_bytes);
 	free(s);
 }

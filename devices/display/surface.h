@@ -11,7 +11,11 @@ struct surface {
 	u32 width, height; /* [const] */
 	u32 refs;	   /* [atomic] */
 	u32 *pixels;	   /* [const] width * height of them */
+	u64 map_bytes;	   /* [const] from there on can be read: SURFACE_ROOM lines at least */
 };
+/* A VNC client that asked for a part of the screen of before may be sent that part of
+ * the new one, which is smaller (vnc_client.c): it reads blacks. */
+#define SURFACE_ROOM 4096u
 
 struct rect {
 	u32 x, y, width, height;

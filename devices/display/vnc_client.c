@@ -87,9 +87,25 @@ static enum rfbNewClientAction arrived(rfbClientPtr cl)
 	return RFB_CLIENT_ACCEPT;
 }
 
+/* The library cuts a request by the size of now and notes it a moment later; if the
+ * size has changed in between, it would send what lies outside of the picture.  Here
+ * sendMutex is held, and the size stays. */
+static void before_sending(rfbClientPtr cl)
+{
+	const struct vnc *v = cl->screen->screenData;
+	sraRegionPtr all = v->lib.sraRgnCreateRect(0, 0, v->screen->width, v->screen->height);
+
+	pthread_mutex_lock(&cl->updateMutex);
+	v->lib.sraRgnAnd(cl->requestedRegion, all);
+	v->lib.sraRgnAnd(cl->modifiedRegion, all);
+	pthread_mutex_unlock(&cl->updateMutex);
+	v->lib.sraRgnDestroy(all);
+}
+
 void vnc_setup_clients(struct vnc *v)
 {
 	v->screen->newClientHook = arrived;
+	v->screen->displayHook = before_sending;
 }
 
 static void name_peer(struct vnc_client *c, int fd)

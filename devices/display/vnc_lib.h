@@ -25,6 +25,7 @@
 	F(rfbStartOnHoldClient)                                                                    \
 	F(rfbUnregisterProtocolExtension)                                                          \
 	F(rfbWriteExact)                                                                           \
+	F(sraRgnAnd)                                                                               \
 	F(sraRgnCreate)                                                                            \
 	F(sraRgnCreateRect)                                                                        \
 	F(sraRgnDestroy)                                                                           \

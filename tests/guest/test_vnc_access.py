@@ -51,6 +51,18 @@ def test_passwords_decide_who_gets_in():
         assert vm.quit() == 0
 
 
+def test_comes_and_goes_while_the_screen_changes_its_size():
+    """What a client asks for is cut to the size of now, even if that was another one a
+    moment ago: the first request makes somebody look at the screen, which may be of
+    another size since."""
+    for _ in range(3):
+        with vnc_vm() as (vm, address):
+            for _ in range(25):
+                with Rfb(address) as vnc:
+                    vnc.picture()
+            assert vm.quit() == 0
+
+
 def test_without_password_option_there_are_none_to_set():
     with vnc_vm() as (vm, _):
         assert vm.monitor("set_password vnc abc") == (

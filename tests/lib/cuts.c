@@ -23,7 +23,8 @@ void mem_disk_copy(struct mem_disk *to, const struct mem_disk *from)
 {
 	*to = (struct mem_disk){.bytes = from->bytes, .room = from->bytes, .fixed = from->fixed};
 	to->data = xalloc(MAX(from->bytes, (u64)1));
-	memcpy(to->data, from->data, from->bytes);
+	if (from->bytes)
+		memcpy(to->data, from->data, from->bytes);
 }
 
 static void reach(struct mem_disk *d, u64 end)
@@ -141,7 +142,8 @@ static void build(struct state *s, u32 sample)
 			loss = LOSE_NONE;
 		d->bytes = 0;
 		reach(d, s->durable[file].bytes);
-		memcpy(d->data, s->durable[file].data, s->durable[file].bytes);
+		if (d->bytes)
+			memcpy(d->data, s->durable[file].data, d->bytes);
 		apply_uncertain(s, file, loss);
 	}
 }
