@@ -313,7 +313,8 @@ MONITOR := \
 	monitor/screen.o \
 	monitor/sendkey.o \
 	monitor/snapshot.o \
-	monitor/unlock.o
+	monitor/unlock.o \
+	monitor/wait.o
 
 # The library, and the program's main file.
 VMM := \

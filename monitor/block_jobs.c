@@ -1,9 +1,9 @@
 /* Commands about disks in use: snapshots of single disks, jobs on their images.
- * commit and snapshot_merge are waited for: the monitor is suspended meanwhile, shows
- * progress on a terminal, and Ctrl-c cancels.  Thread: main. */
+ * commit and snapshot_merge are waited for (wait.h).  Thread: main. */
 #include "monitor/block_jobs.h"
 
 #include "base/opts.h"
+#include "monitor/wait.h"
 #include "vmm/control_block.h"
 
 #include <errno.h>
@@ -49,91 +49,37 @@ int cmd_snapshot_revert(struct cmd_ctx *ctx, const struct cmd_args *a, struct er
 
 /* --- waiting for the end ---------------------------------------------------------- */
 
-typedef int start_fn(struct vm *vm, const char *device, struct vm_waiter *w, struct error *err);
-
-struct merge {
-	struct monitor_wait wait;
-	struct vm_waiter waiter;
-	struct vm *vm;
-	const char *before; /* the message */
-	bool shown;	    /* a progress line stands on the screen */
-};
-
-static void interrupt(struct monitor_wait *w)
+static int start_commit(struct vm *vm, const void *arg, struct vm_waiter *w, struct error *err)
 {
-	struct error err = {0};
-
-	/* It may just have ended. */
-	(void)vm_block_wait_cancel(container_of(w, struct merge, wait)->vm, &err);
+	return vm_commit(vm, arg, w, err);
 }
 
-static void gone(struct monitor_wait *w)
+static int start_merge(struct vm *vm, const void *arg, struct vm_waiter *w, struct error *err)
 {
-	struct merge *m = container_of(w, struct merge, wait);
-
-	vm_forget_block_waiter(m->vm, &m->waiter);
-	free(m);
-}
-
-static void progress(struct vm_waiter *w, u64 done, u64 total)
-{
-	struct merge *m = container_of(w, struct merge, waiter);
-
-	if (!monitor_is_terminal(m->wait.mon) || !total)
-		return;
-	print_to(monitor_printer(m->wait.mon), "\r%3llu %% of %llu MiB",
-		 (unsigned long long)(done * 100 / total), (unsigned long long)(total / MiB));
-	m->shown = true;
-}
-
-static void done(struct vm_waiter *w, int ret, const char *text)
-{
-	struct merge *m = container_of(w, struct merge, waiter);
-	struct monitor *mon = m->wait.mon;
-
-	if (m->shown)
-		print_to(monitor_printer(mon), "\r\033[K");
-	if (ret < 0)
-		print_to(monitor_printer(mon), "%s%s\n", m->before, text);
-	free(m);
-	monitor_resume(mon);
-}
-
-static int run_waiting(struct cmd_ctx *ctx, start_fn *fn, const char *device, const char *before,
-		       struct error *err)
-{
-	struct merge *m;
-	int ret;
-
-	if (!ctx->mon)
-		return fn(ctx->vm, device, NULL, err);
-	m = xnew(struct merge);
-	m->vm = ctx->vm;
-	m->before = before;
-	m->wait.interrupt = interrupt;
-	m->wait.gone = gone;
-	m->waiter.done = done;
-	m->waiter.progress = progress;
-	monitor_suspend(ctx->mon, &m->wait);
-	ret = fn(ctx->vm, device, &m->waiter, err);
-	if (ret < 0) {
-		free(m);
-		monitor_resume(ctx->mon);
-	}
-	return ret;
+	return vm_snapshot_merge(vm, arg, w, err);
 }
 
 int cmd_commit(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
 	/* One of the old commands: its messages come without the word Error. */
-	if (run_waiting(ctx, vm_commit, a->text[0], "", err) < 0)
+	static const struct wait_ops ops = {.start = start_commit,
+					    .cancel = vm_block_wait_cancel,
+					    .forget = vm_forget_block_waiter,
+					    .before = ""};
+
+	if (run_waiting(ctx, &ops, a->text[0], err) < 0)
 		print_to(ctx->out, "%s\n", err->text);
 	return 0;
 }
 
 int cmd_snapshot_merge(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
-	return run_waiting(ctx, vm_snapshot_merge, a->text[0], "Error: ", err);
+	static const struct wait_ops ops = {.start = start_merge,
+					    .cancel = vm_block_wait_cancel,
+					    .forget = vm_forget_block_waiter,
+					    .before = "Error: "};
+
+	return run_waiting(ctx, &ops, a->text[0], err);
 }
 
 /* --- jobs ---------------------------------------------------------------------------- */

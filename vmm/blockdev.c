@@ -67,11 +67,6 @@ static char *name_with(const char *file, const char *suffix)
 	return xasprintf("%.*s-%s.qcow2", bytes, file, suffix);
 }
 
-static int has_snapshots(struct fiber *f, struct blk *blk, void *arg)
-{
-	return blk_image(blk)->driver == &qcow2_driver;
-}
-
 int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struct printer *p,
 			   struct error *err)
 {
@@ -87,7 +82,7 @@ int vm_snapshot_blkdev_all(struct vm *vm, const char *suffix, bool needed, struc
 
 		if (ret < 0 || !blk_has_medium(d->blk) || blk_is_readonly(d->blk))
 			continue;
-		if (needed && blk_run(d->blk, has_snapshots, NULL))
+		if (needed && drive_has_snapshots(d))
 			continue;
 		if (n == SET_MAX_DRIVES) {
 			ret = err_set(err, -E2BIG, "more than %u drives to take a snapshot of",

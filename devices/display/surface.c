@@ -5,12 +5,12 @@
 
 struct surface *surface_new(u32 width, u32 height)
 {
-	u64 bytes = (u64)(width + 1) * (MAX(height, SURFACE_ROOM) + 1) * sizeof(u32);
+	/* Behind the lines, the end of a longer one. */
+	u64 bytes = ((u64)width * MAX(height, SURFACE_ROOM) + UINT16_MAX) * sizeof(u32);
 	struct surface *s;
 	void *pixels;
 
 	assert(width && height && width <= UINT16_MAX && height <= UINT16_MAX);
-	bytes += (u64)SURFACE_ROOM * sizeof(u32); /* the last line's end */
 	/* Never touched, the room costs nothing. */
 	pixels = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -8,12 +8,11 @@ import pytest
 
 import guests
 from beat import Beat
+from counting import SECOND_PORT, number
 from tools import COWIMG, COWVM, check_image, cowimg, qemu_img
 from vm import Vm
 
 pytestmark = pytest.mark.any_kvm
-SECOND_PORT = ["-serial", "null"]       # its scratch register is the device's count
-NUMBER = r"([0-9A-F]{4})\n"
 FAR = 100                               # counts of a second, or a few
 
 
@@ -23,16 +22,6 @@ def disk(tmp_path):
 
 
 DRIVES = {"ide": lambda d: ["-hda", d], "virtio": lambda d: ["-drive", "file=%s,if=virtio" % d]}
-
-
-def number(vm):
-    """The last number that the guest has said by now."""
-    said = ""
-    while not re.search(NUMBER, said):
-        start = len(vm.serial.text)
-        vm.serial.drain(0.1)
-        said = vm.serial.text[start:]
-    return int(re.findall(NUMBER, said)[-1], 16)
 
 
 def count_to(vm, least):

@@ -16,6 +16,11 @@ static int is_qcow2(struct fiber *f, struct blk *blk, void *arg)
 	return img && img->driver == &qcow2_driver;
 }
 
+bool drive_has_snapshots(struct drive *d)
+{
+	return blk_run(d->blk, is_qcow2, NULL);
+}
+
 /* The VM state holds what the guest knows: it goes where it is encrypted, if there
  * is such a place. */
 static void encrypted_first(struct drive_set *set)
@@ -39,7 +44,7 @@ int drive_set_init(struct drive_set *set, struct vm *vm, struct error *err)
 
 		if (!blk_has_medium(d->blk) || blk_is_readonly(d->blk))
 			continue;
-		if (!blk_run(d->blk, is_qcow2, NULL))
+		if (!drive_has_snapshots(d))
 			return err_set(err, -ENOTSUP,
 				       "Device '%s' is writable but does not support snapshots",
 				       d->config->id);

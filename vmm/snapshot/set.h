@@ -23,6 +23,7 @@ struct drive_set {
 	u32 n;
 };
 
+bool drive_has_snapshots(struct drive *d); /* may its image keep some? */
 /* Refuses a machine that has a writable drive without snapshots, or no drive for
  * the VM state. */
 int drive_set_init(struct drive_set *set, struct vm *vm, struct error *err);
