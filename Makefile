@@ -645,15 +645,20 @@ demo:
 	@configs/demo/run
 
 # Downloaded packages stay; `make distclean` removes them too.
-.PHONY: install install-manuals
-install: all install-manuals
+.PHONY: install install-completions install-manuals
+install: all install-completions install-manuals
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 build/cowvm build/cowimg $(DESTDIR)$(PREFIX)/bin/
 MAN := $(DESTDIR)$(PREFIX)/share/man
 install-manuals:
 	install -d $(MAN)/man1 $(MAN)/man7
-	install -m 644 block/img/cowimg.1 $(MAN)/man1/
+	install -m 644 block/img/cowimg.1 vmm/cowvm.1 $(MAN)/man1/
 	install -m 644 block/cowvm-images.7 $(MAN)/man7/
+COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+install-completions:
+	install -d $(COMPLETIONS)
+	install -m 644 vmm/cowvm.bash $(COMPLETIONS)/cowvm
+	install -m 644 block/img/cowimg.bash $(COMPLETIONS)/cowimg
 
 .PHONY: clean distclean
 clean:
