@@ -136,6 +136,13 @@ static u64 vmstate_start(const struct qcow2 *q)
 	return (u64)snapshot_disk_entries(q, q->img.bytes) * l2_span(q);
 }
 
+/* Legacy encryption counts guest sectors: a cluster can only be read at the place that it
+ * was written for, and VM state moves with the size of the disk. */
+static bool may_move(const struct qcow2 *q)
+{
+	return q->crypt.method != CRYPT_AES;
+}
+
 /* The area shows what the snapshot has there, shared. */
 static int adopt_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct error *err)
 {
@@ -146,10 +153,12 @@ static int adopt_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct erro
 	u64 *l1 = NULL;
 	int ret = snapshot_judge_size(q, s, err);
 
-	if (ret == 0) {
+	if (ret == 0)
 		theirs = snapshot_disk_entries(q, s->disk_bytes);
+	if (ret == 0 && theirs != disk && !may_move(q))
+		ret = err_set(err, -ENOTSUP, "Its VM state cannot be decrypted at another place");
+	if (ret == 0)
 		ret = snapshot_load_l1(f, q, s, theirs, &l1, err);
-	}
 	if (ret < 0)
 		return ret;
 	vm = MAX(s->l1_entries, theirs) - theirs;

@@ -8,7 +8,7 @@ import pytest
 import guests
 from lib import crypt
 from lib.crypt import answer, encrypted
-from tools import check_image
+from tools import check_image, cowimg
 from vm import Vm
 
 pytestmark = pytest.mark.any_kvm
@@ -106,3 +106,22 @@ def test_vm_state_goes_to_the_drive_that_is_encrypted(tmp_path):
     save_filled(["-hda", plain, *SECRET, "-drive", "file=%s,encrypt.key-secret=s" % disk])
     assert not holds(plain, PATTERN * 2) and not holds(disk, PATTERN)
     check_image(plain)
+
+
+@pytest.mark.parametrize("kind", ["qcow2-luks", "qcow2-aes"])
+def test_a_disk_that_grew_keeps_old_and_new_snapshots(tmp_path, kind):
+    """VM state lies behind the disk: what two snapshots share has to stay readable when
+    it moves."""
+    disk = encrypted(tmp_path / "a.qcow2", kind, fills_memory(tmp_path))
+    with Vm(*SECRET, "-drive", "file=%s,encrypt.key-secret=s" % disk) as vm:
+        vm.serial.expect("filled")
+        assert vm.monitor("savevm small") == ""
+        assert vm.monitor("block_resize ide0-hd0 1G") == ""
+        assert vm.monitor("savevm large") == ""
+        for name in ("large", "small", "large"):
+            assert vm.monitor("loadvm " + name) == ""
+            check_memory(vm)
+        assert vm.monitor("info status") == "VM status: running"
+        assert vm.quit() == 0
+    crypt.check(kind, disk)
+    cowimg("snapshot", "--verify", *crypt.SECRET, "--image-opts", crypt.opts(kind, disk))
