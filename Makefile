@@ -347,6 +347,7 @@ VMM := \
 	vmm/run.o \
 	vmm/screen.o \
 	vmm/snapshot/area.o \
+	vmm/snapshot/copies.o \
 	vmm/snapshot/load.o \
 	vmm/snapshot/ram.o \
 	vmm/snapshot/ram_load.o \
@@ -574,6 +575,14 @@ check-crash: $(CRASH_BINS)
 check-kill: all
 	COWVM_KILL_ROUNDS=$(or $(ROUNDS),100) COWVM_KILL_SEED=$(or $(SEED),$(shell date +%s)) \
 		/usr/bin/python3 -m pytest -p no:cacheprovider -s tests/guest/test_kill.py
+
+# Many snapshots in a row of a Debian kernel at work: half an hour for 50 (COUNT=).
+.PHONY: check-snapshots
+check-snapshots: all
+	+$(MAKE) --no-print-directory build/demo/base.qcow2
+	tests/nested -m 6144 -t 7200 -e COWVM_TEST_SLOW=3 -e COWVM_SNAPSHOTS=$(or $(COUNT),50) -- \
+		/usr/bin/python3 -m pytest -p no:cacheprovider -v --tb=short \
+		tests/guest/test_linux_snapshot_row.py
 
 # libFuzzer's targets: each for so many seconds, on its corpus and what it finds.
 .PHONY: fuzz fuzz-programs

@@ -17,6 +17,12 @@ u32 thread_id(void)
 	return id;
 }
 
+void thread_be_nice(void)
+{
+	/* On Linux this is of a thread.  Nothing is lost if it is not to be. */
+	(void)setpriority(PRIO_PROCESS, thread_id(), 10);
+}
+
 void mutex_init(struct mutex *m)
 {
 	pthread_mutex_init(&m->m, NULL);

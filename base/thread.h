@@ -51,8 +51,9 @@ static inline void lock_scope_end_(struct mutex **m)
  * but SIGSEGV-like ones are blocked in it.  Join with pthread_join. */
 int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *arg,
 		 struct error *err);
-u32 thread_id(void);	 /* kernel id of the calling thread, cached */
-u64 thread_sleeps(void); /* how often it has given its processor away to wait */
+void thread_be_nice(void); /* the calling thread comes after others that want to run */
+u32 thread_id(void);	   /* kernel id of the calling thread, cached */
+u64 thread_sleeps(void);   /* how often it has given its processor away to wait */
 
 u64 now_ns(void); /* CLOCK_MONOTONIC */
 

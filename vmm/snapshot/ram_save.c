@@ -14,36 +14,30 @@
 #include "base/list.h"
 #include "base/thread.h"
 #include "vmm/core/uffd.h"
+#include "vmm/snapshot/copies.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 #define WORKERS	     2
-#define BATCH	     16u /* units: 1 MiB */
-#define EARLY_COPIES 512 /* 32 MiB */
+#define BATCH	     16u	/* units: 1 MiB */
+#define PROTECT_MOST (16 * MiB) /* at a time: faults in there wait for all of it */
 
 enum unit_state { UNIT_NOT_OURS, UNIT_WAITING, UNIT_COPYING, UNIT_COPIED };
-
-/* A unit copied because of a fault. */
-struct early_copy {
-	struct list link;
-	u64 unit;
-	u8 data[RAM_UNIT];
-};
 
 struct ram_save {
 	struct ram_save_options opt; /* [const] */
 	struct uffd *uffd;	     /* [const] NULL: not live */
 	struct mutex lock;
-	struct cond changed; /* early copies came or went */
-	u8 *states;	     /* [lock] a unit each; protected before the start: NOT_OURS */
-	struct list early;   /* [lock] struct early_copy, waiting for a worker */
-	u32 early_n;	     /* [lock] those, and those at the sink */
-	u64 *urgent;	     /* [lock] bits of waiting units that come next */
-	u64 urgent_n, next;  /* [lock] how many; where workers look for the next run */
-	u32 running;	     /* [lock] workers */
-	int result;	     /* [lock] the first error */
-	u64 *opened;	     /* [lock] bits of units let through before the moment */
+	struct cond changed;  /* early copies came or went */
+	u8 *states;	      /* [lock] a unit each; protected before the start: NOT_OURS */
+	struct copies copies; /* [lock] their memory */
+	struct list early;    /* [lock] struct unit_copy, waiting for a worker */
+	u64 *urgent;	      /* [lock] bits of waiting units that come next */
+	u64 urgent_n, next;   /* [lock] how many; where workers look for the next run */
+	u32 running;	      /* [lock] workers */
+	int result;	      /* [lock] the first error */
+	u64 *opened;	      /* [lock] bits of units let through before the moment */
 	enum { EARLY, AT_THE_MOMENT, STARTED } phase; /* [lock] */
 	bool late;		      /* [lock] somebody may wait since the moment */
 	struct ram_progress progress; /* [lock] */
@@ -85,10 +79,8 @@ static void set_states(struct ram_save *s, u64 unit, u64 n, enum unit_state stat
 /* --- faults --------------------------------------------------------------------- */
 
 /* A unit that somebody is about to write.  [fault thread] */
-static void copy_early(struct ram_save *s, u64 unit)
+static void copy_early(struct ram_save *s, u64 unit, struct unit_copy *copy)
 {
-	struct early_copy *copy = xnew(struct early_copy);
-
 	copy->unit = unit;
 	copy_unit(s, unit, copy->data);
 	let_through(s, unit, 1);
@@ -98,24 +90,23 @@ static void copy_early(struct ram_save *s, u64 unit)
 	cond_broadcast(&s->changed);
 }
 
-/* What to do about a fault in a waiting unit: copy it here? */
-static bool claim_early(struct ram_save *s, u64 unit, u32 thread)
+/* What to do about a fault in a waiting unit: copy it here, to where?  NULL: wait. */
+static struct unit_copy *claim_early(struct ram_save *s, u64 unit, u32 thread)
 {
 	lock_assert(&s->lock);
 	s->progress.faults++;
 	if (s->n_first < RAM_WORKING_SET)
 		s->first[s->n_first++] = (u32)unit;
-	if (s->early_n >= EARLY_COPIES && s->opt.may_wait(s->opt.arg, thread)) {
+	if (s->copies.out >= s->opt.early_units && s->opt.may_wait(s->opt.arg, thread)) {
 		s->progress.waited++;
 		if (!ram_bit(s->urgent, unit)) {
 			ram_set_bit(s->urgent, unit);
 			s->urgent_n++;
 		}
-		return false;
+		return NULL;
 	}
 	set_states(s, unit, 1, UNIT_COPYING);
-	s->early_n++;
-	return true;
+	return copies_get(&s->copies);
 }
 
 /* Before the moment.  Whoever asked may be stopped before he writes: then the unit is
@@ -136,8 +127,8 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 {
 	struct ram_save *s = arg;
 	u64 unit = ram_unit_of(s->opt.map, host);
+	struct unit_copy *copy = NULL;
 	enum unit_state state;
-	bool claimed = false;
 
 	assert(unit != UINT64_MAX && !missing);
 	mutex_lock(&s->lock);
@@ -147,12 +138,12 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 	else if (state == UNIT_NOT_OURS)
 		state = UNIT_COPIED; /* it does not belong to what is saved */
 	else if (state == UNIT_WAITING && s->result == 0)
-		claimed = claim_early(s, unit, thread);
+		copy = claim_early(s, unit, thread);
 	else if (state == UNIT_WAITING)
 		state = UNIT_COPIED; /* nobody will */
 	mutex_unlock(&s->lock);
-	if (claimed)
-		copy_early(s, unit);
+	if (copy)
+		copy_early(s, unit, copy);
 	else if (state == UNIT_COPIED)
 		let_through(s, unit, 1);
 }
@@ -198,13 +189,13 @@ static int send_all(struct ram_save *s, u64 unit, u64 n, const u8 *data)
 	return ret;
 }
 
-static struct early_copy *take_early(struct ram_save *s)
+static struct unit_copy *take_early(struct ram_save *s)
 {
 	struct list *item;
 
 	lock_assert(&s->lock);
 	item = list_pop(&s->early);
-	return item ? list_entry(item, struct early_copy, link) : NULL;
+	return item ? list_entry(item, struct unit_copy, link) : NULL;
 }
 
 /* Claim waiting units that follow one another, urgent ones first; 0: none. */
@@ -252,13 +243,12 @@ static int save_run(struct ram_save *s, u64 unit, u64 n, u8 *buf)
 	return send_all(s, unit, n, buf);
 }
 
-static int save_early(struct ram_save *s, struct early_copy *copy)
+static int save_early(struct ram_save *s, struct unit_copy *copy)
 {
 	int ret = send_all(s, copy->unit, 1, copy->data);
 
-	free(copy);
 	LOCK_SCOPE(&s->lock);
-	s->early_n--;
+	copies_put(&s->copies, copy);
 	cond_broadcast(&s->changed);
 	return ret;
 }
@@ -266,7 +256,7 @@ static int save_early(struct ram_save *s, struct early_copy *copy)
 /* One piece of work; 1: there is none left. */
 static int work_once(struct ram_save *s, u8 *buf)
 {
-	struct early_copy *copy = NULL;
+	struct unit_copy *copy = NULL;
 	u64 unit = 0, n = 0;
 	int ret;
 
@@ -278,7 +268,7 @@ static int work_once(struct ram_save *s, u8 *buf)
 		if (ret == 0 && !copy)
 			n = claim_run(s, &unit);
 		/* The fault thread may be about to queue another one. */
-		if (ret < 0 || copy || n || !s->early_n)
+		if (ret < 0 || copy || n || !s->copies.out)
 			break;
 		cond_wait(&s->changed, &s->lock);
 	}
@@ -297,6 +287,7 @@ static void *worker(void *arg)
 	int ret = buf ? 0 : -ENOMEM;
 	bool last;
 
+	thread_be_nice(); /* to vCPUs, and to the fault thread that they wait for */
 	while (ret == 0)
 		ret = work_once(s, buf);
 	free(buf);
@@ -336,6 +327,7 @@ int ram_save_new(struct ram_save **out, const struct ram_save_options *opt, stru
 	mutex_init(&s->lock);
 	cond_init(&s->changed);
 	list_init(&s->early);
+	copies_init(&s->copies);
 	s->states = try_alloc(opt->map->units);
 	s->urgent = try_alloc(ram_bitmap_bytes(opt->map));
 	s->opened = try_alloc(ram_bitmap_bytes(opt->map));
@@ -353,7 +345,7 @@ int ram_save_new(struct ram_save **out, const struct ram_save_options *opt, stru
 
 void ram_save_free(struct ram_save *s)
 {
-	struct early_copy *copy;
+	struct unit_copy *copy;
 
 	if (!s)
 		return;
@@ -362,8 +354,9 @@ void ram_save_free(struct ram_save *s)
 	uffd_free(s->uffd); /* whoever waits goes on */
 	mutex_lock(&s->lock);
 	while ((copy = take_early(s)))
-		free(copy);
+		copies_put(&s->copies, copy);
 	mutex_unlock(&s->lock);
+	copies_fini(&s->copies);
 	cond_fini(&s->changed);
 	mutex_fini(&s->lock);
 	free(s->opened);
@@ -374,11 +367,10 @@ void ram_save_free(struct ram_save *s)
 
 int ram_save_protect(struct ram_save *s, const u64 *bits)
 {
-	u64 n;
+	u64 most = PROTECT_MOST / RAM_UNIT, n;
 	int ret = 0;
 
-	for (u64 at = 0;
-	     s->uffd && ret == 0 && (n = ram_next_run(s->opt.map, bits, &at, UINT64_MAX));
+	for (u64 at = 0; s->uffd && ret == 0 && (n = ram_next_run(s->opt.map, bits, &at, most));
 	     at += n) {
 		u64 bytes, last;
 		u8 *host = ram_unit(s->opt.map, at, &bytes);

@@ -30,8 +30,9 @@ struct ram_save_options {
 	bool (*may_wait)(void *arg, u32 thread); /* is that a vCPU? */
 	void (*done)(void *arg);		 /* from the last worker; ram_save_wait is next */
 	void *arg;
-	u32 *crcs; /* filled in: CRC32C of each unit, 0 for one of zeros */
-	bool live; /* with userfaultfd */
+	u32 *crcs;	 /* filled in: CRC32C of each unit, 0 for one of zeros */
+	u32 early_units; /* copies that may wait for the sink before vCPUs do (copies.h) */
+	bool live;	 /* with userfaultfd */
 };
 
 /* -ENOSYS or -EPERM with live: this host has no userfaultfd for us. */

@@ -22,6 +22,7 @@
 #include "base/thread.h"
 #include "block/blk.h"
 #include "vmm/control_block.h"
+#include "vmm/snapshot/copies.h"
 #include "vmm/vmstate.h"
 
 #include <errno.h>
@@ -429,6 +430,7 @@ static int new_ram_save(struct save_job *job, bool live, struct error *err)
 				       .done = memory_done,
 				       .arg = job,
 				       .crcs = job->crcs,
+				       .early_units = copies_budget(job->s->map.units),
 				       .live = live};
 
 	return ram_save_new(&job->ram, &opt, err);
