@@ -163,62 +163,62 @@ enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret)
 
 /* --- functions on the loop ------------------------------------------------- */
 
-struct run_call {
-	struct loop_call call;
-	struct blk *blk;
-	blk_fn *fn;
-	void *arg;
-	struct mutex lock;
-	struct cond cond;
-	bool done;  /* [lock] */
-	int result; /* [lock] */
-};
-
-static void run_done(struct run_call *r, int result)
+static void task_done(struct blk_task *t, int result)
 {
-	mutex_lock(&r->lock);
-	r->result = result;
-	r->done = true;
-	cond_broadcast(&r->cond);
-	mutex_unlock(&r->lock);
+	mutex_lock(&t->lock);
+	t->result = result;
+	t->done = true;
+	cond_broadcast(&t->cond);
+	mutex_unlock(&t->lock);
 }
 
-static void run_fiber(struct fiber *f, void *arg)
+static void task_fiber(struct fiber *f, void *arg)
 {
-	struct run_call *r = arg;
-	struct blk *blk = r->blk;
+	struct blk_task *t = arg;
+	struct blk *blk = t->blk;
 	int ret;
 
 	blk->visitors++;
-	ret = r->fn(f, blk, r->arg);
+	ret = t->fn(f, blk, t->arg);
 	if (!--blk->visitors)
 		fiber_queue_wake_all(&blk->idle);
-	run_done(r, ret);
+	task_done(t, ret);
 }
 
-static void run_posted(struct loop_call *call)
+static void task_posted(struct loop_call *call)
 {
-	struct run_call *r = container_of(call, struct run_call, call);
-	int ret = fiber_spawn(r->blk->loop, run_fiber, r);
+	struct blk_task *t = container_of(call, struct blk_task, call);
+	int ret = fiber_spawn(t->blk->loop, task_fiber, t);
 
 	if (ret < 0)
-		run_done(r, ret);
+		task_done(t, ret);
+}
+
+void blk_begin(struct blk *blk, struct blk_task *t, blk_fn *fn, void *arg)
+{
+	*t = (struct blk_task){.call.fn = task_posted, .blk = blk, .fn = fn, .arg = arg};
+	mutex_init(&t->lock);
+	cond_init(&t->cond);
+	loop_post(blk->loop, &t->call);
+}
+
+int blk_wait(struct blk_task *t)
+{
+	mutex_lock(&t->lock);
+	while (!t->done)
+		cond_wait(&t->cond, &t->lock);
+	mutex_unlock(&t->lock);
+	cond_fini(&t->cond);
+	mutex_fini(&t->lock);
+	return t->result;
 }
 
 int blk_run(struct blk *blk, blk_fn *fn, void *arg)
 {
-	struct run_call r = {.call.fn = run_posted, .blk = blk, .fn = fn, .arg = arg};
+	struct blk_task t;
 
-	mutex_init(&r.lock);
-	cond_init(&r.cond);
-	loop_post(blk->loop, &r.call);
-	mutex_lock(&r.lock);
-	while (!r.done)
-		cond_wait(&r.cond, &r.lock);
-	mutex_unlock(&r.lock);
-	cond_fini(&r.cond);
-	mutex_fini(&r.lock);
-	return r.result;
+	blk_begin(blk, &t, fn, arg);
+	return blk_wait(&t);
 }
 
 int blk_drain_fiber(struct fiber *f, struct blk *blk)

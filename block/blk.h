@@ -11,6 +11,7 @@
 #include "base/fiber.h"
 #include "base/list.h"
 #include "base/loop.h"
+#include "base/thread.h"
 
 #include <sys/uio.h>
 
@@ -86,6 +87,20 @@ enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret);
  * the loop's own. */
 typedef int blk_fn(struct fiber *f, struct blk *blk, void *arg);
 int blk_run(struct blk *blk, blk_fn *fn, void *arg); /* [any thread] */
+/* The same in two steps: whoever begins a task waits for it, once, and lends the memory
+ * until then. */
+struct blk_task {
+	struct loop_call call;
+	struct blk *blk;
+	blk_fn *fn;
+	void *arg;
+	struct mutex lock;
+	struct cond cond;
+	bool done;  /* [lock] */
+	int result; /* [lock] */
+};
+void blk_begin(struct blk *blk, struct blk_task *t, blk_fn *fn, void *arg);
+int blk_wait(struct blk_task *t);
 
 /* Hold new requests back and wait until none is in flight; nestable. */
 void blk_drain_begin(struct blk *blk); /* [any thread but the loop] */

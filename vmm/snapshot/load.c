@@ -2,11 +2,12 @@
  *
  * 1. Everything but memory is read, checked and decoded; a machine that is not the
  *    one that was saved is refused with the list of differences.  Nothing has changed.
- * 2. The machine stops, the disks become what they were (each of them atomically).
+ * 2. The machine stops, and the disks begin to become what they were (each of them
+ *    atomically).  Requests wait until they are; nothing else does.
  * 3. Memory is thrown away and comes in on demand (ram_load.h), by a reader of its own
  *    on the image file: the drive's thread may itself wait for memory.  Without
  *    userfaultfd, or such a reader, all of it is read now.
- * 4. State of devices, interrupt chips and vCPUs is put in place.
+ * 4. State of devices, interrupt chips and vCPUs is put in place, and the guest goes on.
  * Threads: control; the source runs on ram_load's threads. */
 #include "vmm/snapshot/snapshot.h"
 
@@ -21,9 +22,16 @@
 
 #include <errno.h>
 
+struct apply_call {
+	struct blk_task task;
+	const struct qcow2_snapshot *entry;
+	struct error err;
+};
+
 struct load_job {
 	struct snapshots *s;
 	struct drive_set set;
+	struct apply_call *disks;    /* of each drive, under way; NULL: none is */
 	struct qcow2_snapshot entry; /* in the first drive */
 	struct blk *reader;	     /* of the snapshot's image, with a thread of its own */
 	struct area area;	     /* as it shows it */
@@ -41,11 +49,6 @@ struct load_job {
 };
 
 /* --- on the drives' loops ------------------------------------------------------- */
-
-struct apply_call {
-	const struct qcow2_snapshot *entry;
-	struct error err;
-};
 
 static int apply(struct fiber *f, struct blk *blk, void *arg)
 {
@@ -327,17 +330,36 @@ static void find_kept(struct load_job *job)
 		job->keep[i] = ~s->map.dirty[i];
 }
 
-static int change_disks(struct load_job *job, struct error *err)
+static void begin_disks(struct load_job *job)
 {
+	job->disks = xnew_n(struct apply_call, job->set.n);
 	for (u32 i = 0; i < job->set.n; i++) {
-		struct apply_call call = {.entry = &job->entry};
-		int ret = blk_run(job->set.drives[i]->blk, apply, &call);
+		struct blk *blk = job->set.drives[i]->blk;
 
-		if (ret < 0)
-			return err_set(err, ret, "%s: %s", job->set.drives[i]->config->id,
-				       call.err.text);
+		job->disks[i].entry = &job->entry;
+		blk_drain_begin(blk);
+		blk_begin(blk, &job->disks[i].task, apply, &job->disks[i]);
 	}
-	return 0;
+}
+
+/* All of them, whatever the first error is. */
+static int end_disks(struct load_job *job, int ret, struct error *err)
+{
+	for (u32 i = 0; job->disks && i < job->set.n; i++) {
+		struct drive *d = job->set.drives[i];
+		int one = blk_wait(&job->disks[i].task);
+
+		blk_drain_end(d->blk);
+		if (one < 0 && ret == 0)
+			ret = err_set(err, one, "%s: %s", d->config->id, job->disks[i].err.text);
+	}
+	if (ret < 0 && job->disks) {
+		snapshots_forget_base(job->s);
+		vm_stop_as(job->s->vm, RUN_INTERNAL_ERROR);
+	}
+	free(job->disks);
+	job->disks = NULL;
+	return ret;
 }
 
 /* From here on there is no way back to the machine that was. */
@@ -351,17 +373,11 @@ static int change_machine(struct load_job *job, struct error *err)
 	give_up_load(job->s);
 	vm_another_machine(vm);
 	find_kept(job);
-	ret = change_disks(job, err);
-	if (ret == 0)
-		ret = load_memory(job, err);
+	begin_disks(job);
+	ret = load_memory(job, err);
 	if (ret == 0)
 		ret = vmstate_apply(vm, job->decoded, err);
-	if (ret < 0) {
-		snapshots_forget_base(job->s);
-		vm_stop_as(vm, RUN_INTERNAL_ERROR);
-		return ret;
-	}
-	return start_counting(job);
+	return ret == 0 ? start_counting(job) : ret;
 }
 
 int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err)
@@ -388,14 +404,14 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 	job->ended.fn = on_ended;
 	if (ret == 0)
 		ret = change_machine(job, err);
-	if (ret < 0) {
-		load_free(job);
-		return ret;
-	}
-	vm->load_waits = false;
-	if (job->live)
+	if (ret == 0)
+		vm->load_waits = false;
+	if (ret == 0 && running)
+		ret = vm_cont(vm, err);
+	ret = end_disks(job, ret, err);
+	if (ret == 0 && job->live)
 		s->load = job; /* until memory_done, which may be on its way already */
 	else
 		load_free(job);
-	return running ? vm_cont(vm, err) : 0;
+	return ret;
 }
