@@ -3,12 +3,10 @@ import os
 import re
 import subprocess
 
-import pexpect
 import pytest
 
+from terminal import Terminal
 from tools import COWIMG, SLOW, TOP, check_image, cowimg, qemu_img, run
-
-PROMPT = "typed> "
 
 
 def file_system(path, megabytes):
@@ -16,39 +14,6 @@ def file_system(path, megabytes):
     env = dict(os.environ, PATH=os.environ["PATH"] + ":/sbin:/usr/sbin")
     run("mke2fs", "-q", "-F", "-t", "ext4", "-d", TOP / "block", path, "%dM" % megabytes, env=env)
     return path
-
-
-class Terminal:
-    """A shell in a folder, with cowimg on its path."""
-
-    def __init__(self, folder):
-        tools = folder / "bin"
-        tools.mkdir()
-        (tools / "cowimg").symlink_to(COWIMG)
-        env = dict(os.environ, PATH="%s:%s" % (tools, os.environ["PATH"]), PS1=PROMPT)
-        self.shell = pexpect.spawn("/bin/sh", cwd=str(folder), env=env, encoding="utf-8",
-                                   timeout=30 * SLOW, dimensions=(50, 400))
-        self.shell.expect_exact(PROMPT)
-
-    def type(self, line, passphrases=()):
-        """What appears after a command line; each passphrase is waited for."""
-        self.shell.sendline(line)
-        self.shell.expect_exact(line + "\r\n")
-        shown = ""
-        for name, text in passphrases:
-            self.shell.expect_exact("Disk image '%s' is encrypted.\r\npassword: " % name)
-            shown += self.shell.before
-            self.shell.sendline(text)
-        self.shell.expect_exact(PROMPT)
-        shown += self.shell.before.replace("\r\n", "\n")
-        self.shell.sendline("echo =$?=")
-        self.shell.expect(r"\r\n=(\d+)=\r\n")
-        status = int(self.shell.match.group(1))
-        self.shell.expect_exact(PROMPT)
-        assert status == 0, shown
-        for _, text in passphrases:
-            assert text not in shown
-        return shown
 
 
 @pytest.fixture()

@@ -164,12 +164,12 @@ packet:	.byte	16, 0
 """ % count, work)
 
 
-def keeps_count(work):
+def keeps_count(work, register=0x2FF):
     """Counts in memory, on the disk (LBA 8) and in a register of a device (the second
     serial port's scratch register), says each number, and "torn" if the three differ."""
-    return boot_sector(HEAD + """
+    return boot_sector((HEAD + """
 main:	mov	word ptr [0x8000], 0
-	mov	dx, 0x2ff
+	mov	dx, REGISTER
 	xor	al, al
 	out	dx, al
 	jmp	store
@@ -179,7 +179,7 @@ count:	mov	ah, 0x42
 	mov	ax, [0x8000]
 	cmp	ax, [0x8200]
 	jne	torn
-	mov	dx, 0x2ff
+	mov	dx, REGISTER
 	in	al, dx
 	cmp	al, [0x8000]
 	jne	torn
@@ -218,7 +218,7 @@ failed:	mov	si, offset error
 packet:	.byte	16, 0
 	.word	1, 0x8000, 0
 	.quad	8
-""", work)
+""").replace("REGISTER", hex(register)), work)
 
 
 def echoes_keys(work):
