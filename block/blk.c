@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "block/blk_internal.h"
+#include "block/blk_task.h"
 #include "block/job_int.h"
 #include "block/unlock.h"
 

@@ -11,7 +11,6 @@
 #include "base/fiber.h"
 #include "base/list.h"
 #include "base/loop.h"
-#include "base/thread.h"
 
 #include <sys/uio.h>
 
@@ -86,21 +85,7 @@ enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret);
 /* Run fn as a fiber on the loop and wait for its result.  From any thread but
  * the loop's own. */
 typedef int blk_fn(struct fiber *f, struct blk *blk, void *arg);
-int blk_run(struct blk *blk, blk_fn *fn, void *arg); /* [any thread] */
-/* The same in two steps: whoever begins a task waits for it, once, and lends the memory
- * until then. */
-struct blk_task {
-	struct loop_call call;
-	struct blk *blk;
-	blk_fn *fn;
-	void *arg;
-	struct mutex lock;
-	struct cond cond;
-	bool done;  /* [lock] */
-	int result; /* [lock] */
-};
-void blk_begin(struct blk *blk, struct blk_task *t, blk_fn *fn, void *arg);
-int blk_wait(struct blk_task *t);
+int blk_run(struct blk *blk, blk_fn *fn, void *arg); /* [any thread]; see blk_task.h */
 
 /* Hold new requests back and wait until none is in flight; nestable. */
 void blk_drain_begin(struct blk *blk); /* [any thread but the loop] */

@@ -13,7 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/log.h"
-#include "block/blk.h"
+#include "block/blk_task.h"
 #include "block/driver.h"
 #include "block/file.h"
 #include "block/unlock.h"
