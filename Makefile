@@ -278,6 +278,7 @@ DEVICES := \
 	devices/vga/vga_scan.o \
 	devices/vga/vga_text.o \
 	devices/vga/vga_view.o \
+	devices/virtio/balloon.o \
 	devices/virtio/blk.o \
 	devices/virtio/input.o \
 	devices/virtio/input_config.o \
@@ -286,7 +287,8 @@ DEVICES := \
 	devices/virtio/net_io.o \
 	devices/virtio/pci.o \
 	devices/virtio/queue.o \
-	devices/virtio/regs.o
+	devices/virtio/regs.o \
+	devices/virtio/served.o
 
 FIRMWARE := \
 	firmware/acpi.o \
@@ -334,6 +336,7 @@ VMM := \
 	vmm/info_net.o \
 	vmm/machine.o \
 	vmm/medium.o \
+	vmm/memory.o \
 	vmm/nets.o \
 	vmm/option_char.o \
 	vmm/option_display.o \
@@ -420,6 +423,7 @@ DEVICE_TESTS := \
 	test_serial \
 	test_vga \
 	test_vga_draw \
+	test_virtio_balloon \
 	test_virtio_blk \
 	test_virtio_input \
 	test_virtio_net \
@@ -450,7 +454,8 @@ TEST_LIB := \
 	tests/lib/fake_machine.o \
 	tests/lib/mem_image.o \
 	tests/lib/net_rig.o \
-	tests/lib/virtio_guest.o
+	tests/lib/virtio_guest.o \
+	tests/lib/virtio_rig.o
 # Programs that whole-program tests run: tests/NAME.c.
 TEST_TOOLS := \
 	guest/core_kvm \

@@ -14,6 +14,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "devices/vga/vga.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
@@ -36,6 +37,7 @@ const struct device_class *const device_classes[] = {
 	&rtc_class,
 	&serial_class,
 	&vga_class,
+	&virtio_balloon_class,
 	&virtio_blk_class,
 	&virtio_keyboard_class,
 	&virtio_mouse_class,

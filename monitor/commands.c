@@ -62,6 +62,18 @@ static int cmd_sendkey(struct cmd_ctx *ctx, const struct cmd_args *a, struct err
 	return 0;
 }
 
+static int cmd_balloon(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	u64 bytes;
+
+	if ((s64)a->number[0] < 0 || !mul_ok(a->number[0], MiB, &bytes)) {
+		print_to(ctx->out, "enter a positive value\n"
+				   "Try \"help balloon\" for more information\n");
+		return 0;
+	}
+	return vm_balloon(ctx->vm, bytes, err);
+}
+
 static int cmd_help(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
 	cmd_print_help(ctx, "", hmp_commands, a->text[0]);
@@ -88,8 +100,14 @@ INFO(pci)
 INFO(qtree)
 INFO(irq)
 INFO(chardev)
+INFO(memory_size)
 INFO(mice)
 INFO(vnc)
+
+static int cmd_info_balloon(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_info_balloon(ctx->vm, ctx->out, err);
+}
 
 static int cmd_info_block(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
@@ -127,6 +145,7 @@ static int cmd_info_history(struct cmd_ctx *ctx, const struct cmd_args *a, struc
 }
 
 const struct cmd hmp_info_commands[] = {
+	{"balloon", "", "", "show balloon information", cmd_info_balloon, NULL},
 	{"block", "-n -v s?", "[-n] [-v] [device]",
 	 "show info of one block device or all block devices (-n: show named nodes; -v: show "
 	 "details)",
@@ -139,6 +158,10 @@ const struct cmd hmp_info_commands[] = {
 	{"history", "", "", "show the command line history", cmd_info_history, NULL},
 	{"irq", "", "", "show the interrupts statistics", cmd_info_irq, NULL},
 	{"kvm", "", "", "show KVM information", cmd_info_kvm, NULL},
+	{"memory_size_summary", "", "",
+	 "show the amount of initially allocated and present hotpluggable (if enabled) memory in "
+	 "bytes.",
+	 cmd_info_memory_size, NULL},
 	{"mice", "", "", "show which guest mouse is receiving events", cmd_info_mice, NULL},
 	{"mtree", "", "", "show memory tree", cmd_info_mtree, NULL},
 	{"name", "", "", "show the current VM name", cmd_info_name, NULL},
@@ -162,6 +185,8 @@ const struct cmd hmp_info_commands[] = {
 };
 
 const struct cmd hmp_commands[] = {
+	{"balloon", "l", "target", "request VM to change its memory allocation (in MB)",
+	 cmd_balloon, NULL},
 	{"block_commit", "B r?", "device [-t top] [-b base] [-s speed]",
 	 "merge images of a device's chain into the one behind\n"
 	 "\t\t\tthem: from top (default: the active image) down to\n"

@@ -87,6 +87,10 @@ void vm_info_pci(struct vm *vm, struct printer *p);
 void vm_info_qtree(struct vm *vm, struct printer *p);
 void vm_info_irq(struct vm *vm, struct printer *p);
 void vm_info_chardev(struct vm *vm, struct printer *p);
+void vm_info_memory_size(struct vm *vm, struct printer *p);
+int vm_info_balloon(struct vm *vm, struct printer *p, struct error *err);
+/* Ask the guest to make do with this much memory. */
+int vm_balloon(struct vm *vm, u64 bytes, struct error *err);
 void vm_info_vnc(struct vm *vm, struct printer *p);
 void vm_info_mice(struct vm *vm, struct printer *p);
 

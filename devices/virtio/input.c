@@ -12,7 +12,6 @@
 #include "base/io.h"
 
 #include <errno.h>
-#include <poll.h>
 
 #define VIRTIO_TYPE_INPUT 18
 #define QUEUE_SIZE	  64
@@ -31,63 +30,22 @@ static struct virtio_input *of_device(struct device *dev)
 
 /* --- queues ------------------------------------------------------------------------ */
 
-/* Bytes to or from the vectors of a chain. */
-static void copy_chain(struct mem *mem, const struct iovec *iov, unsigned n, u8 *bytes, bool out)
-{
-	size_t at = 0;
-
-	for (unsigned i = 0; i < n && at < VINPUT_EVENT_BYTES; i++) {
-		size_t run = MIN(iov[i].iov_len, VINPUT_EVENT_BYTES - at);
-
-		if (out)
-			memcpy(bytes + at, iov[i].iov_base, run);
-		else
-			memcpy(iov[i].iov_base, bytes + at, run);
-		at += run;
-	}
-	if (!out)
-		mem_mark_dirty_iov(mem, iov, n, at);
-}
-
 /* The next buffer; false: none, or the queue has just broken. */
 static bool take_buffer(struct virtio_input *v, unsigned queue, struct virtq_chain *c)
 {
-	struct virtq *q = &v->vp.queues[queue].vq;
-	int ret = virtq_pop(q, c);
-	u64 room = queue == Q_EVENTS ? c->in_bytes : c->out_bytes;
-
-	if (ret > 0 && room < VINPUT_EVENT_BYTES) {
-		virtq_refuse(q, "a buffer is too small for an event");
-		ret = -EINVAL;
-	}
-	if (ret < 0)
-		virtio_pci_queue_broke(&v->vp, queue);
-	return ret > 0;
-}
-
-static void flush(struct virtio_input *v, unsigned queue)
-{
-	if (virtq_flush(&v->vp.queues[queue].vq))
-		virtio_pci_interrupt(&v->vp, queue);
-}
-
-static bool is_running(const struct virtio_input *v, unsigned queue)
-{
-	const struct virtq *q = &v->vp.queues[queue].vq;
-
-	return v->vp.started && q->running && !q->broken;
+	if (!served_pop(&v->served, queue, c))
+		return false;
+	if ((queue == Q_EVENTS ? c->in_bytes : c->out_bytes) >= VINPUT_EVENT_BYTES)
+		return true;
+	served_refuse(&v->served, queue, "a buffer is too small for an event");
+	return false;
 }
 
 static void send_events(struct virtio_input *v)
 {
-	struct iovec iov[QUEUE_SIZE + VIRTQ_SPARE_IOV];
-	struct virtq_chain c = {.iov = iov, .room = ARRAY_LEN(iov)};
-	struct virtq *q = &v->vp.queues[Q_EVENTS].vq;
+	struct virtq_chain c;
 	u32 sent = 0;
 
-	lock_assert(&v->vp.pd.dev.lock);
-	if (!is_running(v, Q_EVENTS))
-		return;
 	while (sent < v->n_events && take_buffer(v, Q_EVENTS, &c)) {
 		const struct vinput_event *e = &v->events[sent++];
 		u8 bytes[VINPUT_EVENT_BYTES];
@@ -95,14 +53,13 @@ static void send_events(struct virtio_input *v)
 		store_le16(bytes, e->type);
 		store_le16(bytes + 2, e->code);
 		store_le32(bytes + 4, e->value);
-		copy_chain(q->mem, c.in.iov, c.in.n, bytes, false);
-		virtq_push(q, c.head, VINPUT_EVENT_BYTES);
+		virtq_push(&v->vp.queues[Q_EVENTS].vq, c.head,
+			   served_put(&v->served, &c, bytes, sizeof(bytes)));
 	}
 	v->n_events -= sent;
 	memmove(v->events, v->events + sent, v->n_events * sizeof(v->events[0]));
 	memset(v->events + v->n_events, 0, sent * sizeof(v->events[0]));
-	if (sent)
-		flush(v, Q_EVENTS);
+	served_flush(&v->served, Q_EVENTS);
 }
 
 static void take_light(struct virtio_input *v, const u8 *bytes)
@@ -119,46 +76,31 @@ static void take_light(struct virtio_input *v, const u8 *bytes)
 	v->leds = load_le32(bytes + 4) ? v->leds | lights[code] : v->leds & (u8)~lights[code];
 }
 
-/* Until there are none left, and the driver knows that it has to kick again. */
 static void take_status(struct virtio_input *v)
 {
-	struct iovec iov[QUEUE_SIZE + VIRTQ_SPARE_IOV];
-	struct virtq_chain c = {.iov = iov, .room = ARRAY_LEN(iov)};
-	struct virtq *q = &v->vp.queues[Q_STATUS].vq;
-	unsigned most = QUEUE_SIZE; /* in one go */
+	unsigned most = SERVED_BATCH;
+	struct virtq_chain c;
 
-	while (is_running(v, Q_STATUS) && most-- && take_buffer(v, Q_STATUS, &c)) {
+	while (most-- && take_buffer(v, Q_STATUS, &c)) {
 		u8 bytes[VINPUT_EVENT_BYTES];
 
-		copy_chain(q->mem, c.out.iov, c.out.n, bytes, true);
+		iov_copy_from(c.out.iov, c.out.n, 0, bytes, sizeof(bytes));
 		take_light(v, bytes);
-		virtq_push(q, c.head, 0);
+		virtq_push(&v->vp.queues[Q_STATUS].vq, c.head, 0);
 	}
-	if (is_running(v, Q_STATUS))
-		flush(v, Q_STATUS);
 }
 
-static void look(struct virtio_input *v)
+static void serve(struct virtio_pci *vp, unsigned queue)
 {
-	send_events(v);
-	take_status(v);
-	for (unsigned i = Q_EVENTS; i <= Q_STATUS; i++)
-		if (is_running(v, i))
-			virtq_listen(&v->vp.queues[i].vq);
-	/* What came before the driver was told to kick. */
-	send_events(v);
-	take_status(v);
-}
+	struct virtio_input *v = vinput_of(vp);
 
-static void kicked(struct loop_watch *watch, u32 revents)
-{
-	struct vinput_kick *kick = container_of(watch, struct vinput_kick, watch);
-	struct virtio_input *v = kick->v;
-	u64 count;
-
-	sys_read(watch->fd, &count, sizeof(count));
-	LOCK_SCOPE(&v->vp.pd.dev.lock);
-	look(v);
+	if (queue == Q_EVENTS)
+		send_events(v);
+	else
+		take_status(v);
+	/* With nothing to say, buffers may lie there: the next event takes them. */
+	if (served_idle(&v->served, queue) && (queue == Q_STATUS || v->n_events))
+		served_again(&v->served, queue);
 }
 
 /* --- events ------------------------------------------------------------------------ */
@@ -266,7 +208,7 @@ static void config_set(struct virtio_pci *vp, u32 off, u8 value)
 
 static void start(struct virtio_pci *vp)
 {
-	look(vinput_of(vp));
+	served_start(&vinput_of(vp)->served);
 }
 
 static void stop(struct virtio_pci *vp)
@@ -295,15 +237,9 @@ static int vinput_init(struct device *dev, struct error *err)
 	free(v->vp.prop_disable_legacy);
 	v->vp.prop_disable_legacy = xstrdup("on");
 	ret = virtio_pci_init(&v->vp, &setup, err);
-	if (ret < 0 || !dev->machine->loop)
-		return ret;
-	for (unsigned i = 0; i < ARRAY_LEN(v->kicks); i++) {
-		v->kicks[i].v = v;
-		loop_watch_add(dev->machine->loop, &v->kicks[i].watch, v->vp.queues[i].kick_fd,
-			       POLLIN, kicked);
-	}
-	v->watched = true;
-	return 0;
+	if (ret == 0)
+		served_init(&v->served, &v->vp, serve);
+	return ret;
 }
 
 static void vinput_reset(struct device *dev)
@@ -320,8 +256,7 @@ static void vinput_fini(struct device *dev)
 {
 	struct virtio_input *v = of_device(dev);
 
-	for (unsigned i = 0; v->watched && i < ARRAY_LEN(v->kicks); i++)
-		loop_watch_del(&v->kicks[i].watch);
+	served_fini(&v->served);
 	virtio_pci_fini(&v->vp);
 }
 

@@ -2,9 +2,8 @@
 #ifndef DEVICES_VIRTIO_INPUT_INT_H
 #define DEVICES_VIRTIO_INPUT_INT_H
 
-#include "base/loop.h"
 #include "devices/virtio/input.h"
-#include "devices/virtio/pci.h"
+#include "devices/virtio/served.h"
 
 /* Types and codes of events, as Linux counts them. */
 enum { EV_SYN = 0, EV_KEY = 1, EV_REL = 2, EV_ABS = 3, EV_LED = 0x11, EV_REP = 0x14 };
@@ -21,17 +20,10 @@ struct vinput_event {
 	u32 value;
 };
 
-struct virtio_input;
-struct vinput_kick {
-	struct loop_watch watch;
-	struct virtio_input *v;
-};
-
 struct virtio_input {
 	struct virtio_pci vp;
-	char *prop_serial;	     /* [const] */
-	struct vinput_kick kicks[2]; /* [main] */
-	bool watched;		     /* [const] */
+	struct virtio_served served;
+	char *prop_serial; /* [const] */
 	/* [dev.lock] all saved */
 	u8 select, subsel; /* of the configuration */
 	u8 leds;	   /* as INPUT_LED_* */

@@ -8,139 +8,11 @@
  *     time (RFC 826, 792, 9293, 862); what it has echoed so far it says ("echo BYTES"),
  *   - with "blast=N" on its command line sends N rings of 256 frames of 1514 bytes before
  *     all that, and says how long they took ("blast N TICKS"). */
-#include <stdint.h>
+#include "tiny.h"
 
-#define BOOT_MAGIC 0x1badb002u
-#define COM1	   0x3f8
-#define RING	   256u
-#define FRAME	   2048u
-#define LONGEST	   1514u
-
-struct boot_info {
-	uint32_t flags, mem_lower, mem_upper, boot_device;
-	const char *cmdline;
-};
-
-__attribute__((section(".multiboot"), used)) static const uint32_t header[] = {BOOT_MAGIC, 0,
-									       0u - BOOT_MAGIC};
-
-static inline void out8(uint16_t port, uint8_t v)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
-}
-
-static inline void out16(uint16_t port, uint16_t v)
-{
-	__asm__ volatile("outw %0, %1" : : "a"(v), "Nd"(port) : "memory");
-}
-
-static inline void out32(uint16_t port, uint32_t v)
-{
-	__asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port) : "memory");
-}
-
-static inline uint8_t in8(uint16_t port)
-{
-	uint8_t v;
-
-	__asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port) : "memory");
-	return v;
-}
-
-static inline uint16_t in16(uint16_t port)
-{
-	uint16_t v;
-
-	__asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port) : "memory");
-	return v;
-}
-
-static inline uint32_t in32(uint16_t port)
-{
-	uint32_t v;
-
-	__asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port) : "memory");
-	return v;
-}
-
-static inline uint64_t ticks(void)
-{
-	uint32_t low, high;
-
-	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
-	return (uint64_t)high << 32 | low;
-}
-
-/* --- memory and text -------------------------------------------------------------------- */
-
-void *memcpy(void *to, const void *from, unsigned n);
-void *memset(void *to, int c, unsigned n);
-
-void *memcpy(void *to, const void *from, unsigned n)
-{
-	void *d = to;
-
-	__asm__ volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(n) : : "memory");
-	return to;
-}
-
-void *memset(void *to, int c, unsigned n)
-{
-	void *d = to;
-
-	__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(c) : "memory");
-	return to;
-}
-
-static void say_char(char c)
-{
-	while (!(in8(COM1 + 5) & 0x20))
-		;
-	out8(COM1, (uint8_t)c);
-}
-
-static void say(const char *text)
-{
-	while (*text)
-		say_char(*text++);
-}
-
-static void say_hex(uint64_t v, int digits)
-{
-	while (digits-- > 0)
-		say_char("0123456789abcdef"[v >> (4 * digits) & 15]);
-}
-
-static void say_decimal(uint32_t v)
-{
-	char text[11];
-	int n = 0;
-
-	do
-		text[n++] = (char)('0' + v % 10);
-	while (v /= 10);
-	while (n)
-		say_char(text[--n]);
-}
-
-static uint32_t number_after(const char *text, const char *key)
-{
-	for (; text && *text; text++) {
-		const char *t = text, *k = key;
-		uint32_t n = 0;
-
-		while (*k && *t == *k) {
-			t++;
-			k++;
-		}
-		if (*k)
-			continue;
-		while (*t >= '0' && *t <= '9')
-			n = n * 10 + (uint32_t)(*t++ - '0');
-		return n;
-	}
-	return 0;
-}
+#define RING	256u
+#define FRAME	2048u
+#define LONGEST 1514u
 
 /* --- cards ---------------------------------------------------------------------------------- */
 
@@ -158,29 +30,7 @@ struct card {
 	void (*blast)(uint32_t rounds);
 };
 
-static uint32_t config_read(uint8_t devfn, uint8_t off)
-{
-	out32(0xcf8, 0x80000000u | (uint32_t)devfn << 8 | off);
-	return in32(0xcfc);
-}
-
-static void config_write(uint8_t devfn, uint8_t off, uint32_t v)
-{
-	out32(0xcf8, 0x80000000u | (uint32_t)devfn << 8 | off);
-	out32(0xcfc, v);
-}
-
-/* virtio 1.2, sections 2.7 and 4.1.4.10 (legacy interface). */
-struct vring {
-	volatile struct {
-		uint64_t addr;
-		uint32_t bytes;
-		uint16_t flags, next;
-	} * desc;
-	volatile uint16_t *avail; /* flags, index, entries */
-	volatile uint16_t *used;  /* flags, index, entries of two 32-bit words */
-	uint16_t next_used;
-};
+/* virtio 1.2, section 4.1.4.10 (legacy interface). */
 static struct vring vq[2];
 static uint16_t io;
 #define VIRTIO_HEADER 10
@@ -661,12 +511,4 @@ __attribute__((used, noreturn)) static void guest(const struct boot_info *info)
 		if (bytes)
 			take(frame, bytes);
 	}
-}
-
-__attribute__((naked, used, noreturn)) void _start(void);
-void _start(void)
-{
-	__asm__("mov $0x90000, %esp\n\t"
-		"push %ebx\n\t"
-		"call guest\n");
 }

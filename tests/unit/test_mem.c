@@ -377,6 +377,71 @@ static void neighbours_in_host_memory_join(void **state)
 	mem_free(mem);
 }
 
+static bool is_filled(const u8 *p, u64 bytes, u8 with)
+{
+	return p[0] == with && !memcmp(p, p + 1, bytes - 1);
+}
+
+static void discarded_pages_are_zeros_and_dirty(void **state)
+{
+	struct mem *mem = new_mem(NULL);
+	struct mem_region *ram = add(mem, MEM_UNMAPPED, 8 * PAGE, MEM_RAM);
+	u64 bits[1] = {0};
+	u8 *host = mem_region_host(ram);
+
+	alias(mem, ram, 0, 0, 4 * PAGE);
+	alias(mem, ram, 4 * PAGE, 16 * PAGE, 4 * PAGE);
+	add(mem, 4 * PAGE, PAGE, MEM_ROM);
+	for (int watched = 0; watched < 2; watched++) {
+		if (watched)
+			mem_watch(mem, true);
+		memset(host, 9, 8 * PAGE);
+		assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
+		assert_int_equal(mem_discard(mem, PAGE, 2 * PAGE), 0);
+		assert_int_equal(mem_discard(mem, 18 * PAGE, PAGE), 0);
+		assert_true(is_filled(host, PAGE, 9) && is_filled(host + PAGE, 2 * PAGE, 0));
+		assert_true(is_filled(host + 6 * PAGE, PAGE, 0));
+		assert_true(is_filled(host + 7 * PAGE, PAGE, 9));
+		bits[0] = 0;
+		assert_int_equal(mem_dirty_collect(ram, MEM_DIRTY_SNAPSHOT, bits), 0);
+		assert_int_equal(bits[0], 0x46);
+	}
+	mem_watch(mem, false);
+	memset(host, 9, 8 * PAGE);
+	assert_int_equal(mem_discard(mem, PAGE + 1, PAGE), -EFAULT);
+	assert_int_equal(mem_discard(mem, PAGE, PAGE - 1), -EFAULT);
+	assert_int_equal(mem_discard(mem, 3 * PAGE, 2 * PAGE), -EFAULT); /* ROM behind it */
+	assert_int_equal(mem_discard(mem, 19 * PAGE, 2 * PAGE), -EFAULT);
+	assert_int_equal(mem_discard(mem, UINT64_MAX - PAGE + 1, PAGE), -EFAULT);
+	assert_true(is_filled(host, 8 * PAGE, 9));
+	mem_free(mem);
+}
+
+static void of_vectors_whole_pages_of_ram_are_discarded(void **state)
+{
+	struct mem *mem = new_mem(NULL);
+	struct mem_region *ram = add(mem, 0, 8 * PAGE, MEM_RAM);
+	struct mem_region *rom = add(mem, 8 * PAGE, 2 * PAGE, MEM_ROM);
+	u8 *host = mem_region_host(ram), *code = mem_region_host(rom);
+	const struct iovec iov[] = {{host + 1, 3 * PAGE},
+				    {host + 5 * PAGE - 10, 20},
+				    {host + 6 * PAGE, PAGE},
+				    {code, 2 * PAGE}};
+
+	memset(host, 9, 8 * PAGE);
+	memset(code, 9, 2 * PAGE);
+	mem_watch(mem, true);
+	mem_discard_iov(mem, iov, ARRAY_LEN(iov)); /* not now */
+	assert_true(is_filled(host, 8 * PAGE, 9));
+	mem_watch(mem, false);
+	mem_discard_iov(mem, iov, ARRAY_LEN(iov));
+	assert_true(is_filled(host, PAGE, 9) && is_filled(host + PAGE, 2 * PAGE, 0));
+	assert_true(is_filled(host + 3 * PAGE, 3 * PAGE, 9));
+	assert_true(is_filled(host + 6 * PAGE, PAGE, 0));
+	assert_true(is_filled(host + 7 * PAGE, PAGE, 9) && is_filled(code, 2 * PAGE, 9));
+	mem_free(mem);
+}
+
 static void large_memory_may_be_mapped_by_huge_pages(void **state)
 {
 	struct mem *mem = new_mem(NULL);
@@ -419,6 +484,8 @@ int main(void)
 		cmocka_unit_test(a_window_that_is_not_word_aligned_collects_its_own_bits),
 		cmocka_unit_test(a_range_becomes_vectors_or_says_why_not),
 		cmocka_unit_test(neighbours_in_host_memory_join),
+		cmocka_unit_test(discarded_pages_are_zeros_and_dirty),
+		cmocka_unit_test(of_vectors_whole_pages_of_ram_are_discarded),
 		cmocka_unit_test(large_memory_may_be_mapped_by_huge_pages),
 		cmocka_unit_test(too_much_memory_is_one_clear_line),
 	};

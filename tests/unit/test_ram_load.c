@@ -176,6 +176,36 @@ static void *touch(void *arg)
 	return NULL;
 }
 
+/* A balloon takes pages away while memory comes in: they are zeros for good, and the
+ * rest of their units is what it has to be. */
+static void discarded_pages_do_not_come_in_again(void **state)
+{
+	struct ram_load_options opt;
+	struct ram_load *l;
+	struct rig *r;
+	u8 *host;
+
+	if (!host_has_userfaultfd())
+		skip();
+	r = rig_new();
+	opt = options(r, true);
+	host = mem_region_host(r->ram);
+	r->delay_us = 200;
+	l = start(r, &opt);
+	for (u64 at = RAM_BYTES; at; at -= RAM_UNIT)
+		assert_int_equal(mem_discard(r->mem, at - 8192, 4096), 0);
+	for (u64 at = 0; at < RAM_BYTES; at += 2 * RAM_UNIT)
+		assert_int_equal(load_le64(host + at + RAM_UNIT - 8192), 0);
+	assert_int_equal(ram_load_finish(l), 0);
+	ram_load_free(l);
+	for (u64 at = 0; at < RAM_BYTES; at += RAM_UNIT) {
+		memset(r->saved + r->map.ranges[1].first * RAM_UNIT + at + RAM_UNIT - 8192, 0,
+		       4096);
+		assert_true(unit_is_right(r, r->map.ranges[1].first + at / RAM_UNIT));
+	}
+	rig_free(r);
+}
+
 static void whoever_touches_memory_finds_it_right(void **state)
 {
 	if (!host_has_userfaultfd())
@@ -375,6 +405,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_userfaultfd_all_is_there_at_once),
+		cmocka_unit_test(discarded_pages_do_not_come_in_again),
 		cmocka_unit_test(whoever_touches_memory_finds_it_right),
 		cmocka_unit_test(the_working_set_comes_first_and_is_noted_again),
 		cmocka_unit_test(what_is_kept_is_not_fetched),

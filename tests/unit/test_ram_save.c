@@ -295,6 +295,42 @@ static void the_moment_is_saved_while_the_guest_writes_on(void **state)
 	}
 }
 
+/* A balloon takes pages away before the moment and while they wait to be saved. */
+static void pages_discarded_after_the_moment_are_saved_as_they_were(void **state)
+{
+	if (!host_has_userfaultfd())
+		skip();
+	for (int i = 0; i < 3; i++) {
+		struct rig *r = rig_new();
+		struct ram_save_options opt = options(r, true);
+		AUTO_FREE u64 *opened = xalloc(ram_bitmap_bytes(&r->map));
+		u8 *host = mem_region_host(r->ram);
+		struct error err = {0};
+		struct ram_save *s;
+
+		memset(host, 0x33, RAM_BYTES);
+		r->delay_us = 200;
+		r->may_wait = i == 1;
+		assert_int_equal(ram_save_new(&s, &opt, &err), 0);
+		assert_int_equal(ram_save_protect(s, r->all), 0);
+		assert_int_equal(mem_discard(r->mem, 4096, 8192), 0);
+		assert_int_equal(mem_discard(r->mem, 3 * RAM_UNIT, RAM_UNIT), 0);
+		ram_save_moment(s, opened);
+		assert_true(ram_bit(opened, r->map.ranges[1].first));
+		assert_int_equal(ram_save_protect(s, opened), 0);
+		note_moment(r);
+		assert_int_equal(ram_save_start(s, r->all, &err), 0);
+		for (u64 at = RAM_BYTES; at; at -= RAM_UNIT / 2)
+			assert_int_equal(mem_discard(r->mem, at - 12288, 8192), 0);
+		assert_int_equal(ram_save_wait(s), 0);
+		ram_save_free(s);
+		check_saved(r);
+		assert_int_equal(host[RAM_BYTES - 12288] | host[RAM_BYTES - 4097], 0);
+		assert_int_equal(host[RAM_BYTES - 12289] & host[RAM_BYTES - 4096], 0x33);
+		rig_free(r);
+	}
+}
+
 /* The budget of early copies is used up, and those who may, wait. */
 static void a_slow_sink_makes_vcpus_wait_and_nobody_else(void **state)
 {
@@ -392,6 +428,7 @@ int main(void)
 		cmocka_unit_test(crc32c_is_the_one_of_the_specification),
 		cmocka_unit_test(memory_of_a_machine_that_stands_is_saved),
 		cmocka_unit_test(the_moment_is_saved_while_the_guest_writes_on),
+		cmocka_unit_test(pages_discarded_after_the_moment_are_saved_as_they_were),
 		cmocka_unit_test(a_slow_sink_makes_vcpus_wait_and_nobody_else),
 		cmocka_unit_test(a_sink_that_fails_ends_it_and_the_guest_goes_on),
 		cmocka_unit_test(it_can_be_cancelled),

@@ -49,6 +49,7 @@ struct mem {
 	struct mutex lock;
 	struct mem_region *regions[MAX_REGIONS]; /* [mem.lock]; entries are final */
 	u32 n_regions;				 /* [atomic] grows; entries first */
+	u32 watchers;				 /* [atomic] of mem_watch */
 	u32 seq;				 /* [atomic] odd: table is changing */
 	u32 n_entries;				 /* [atomic] by seq */
 	struct entry table[MAX_REGIONS];	 /* [atomic] by seq */
@@ -670,6 +671,82 @@ void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u6
 		bytes -= run;
 	}
 }
+
+/* --- memory that goes back to the host ------------------------------------------ */
+
+void mem_watch(struct mem *mem, bool on)
+{
+	/* Partner: touch_pages; discarding and this are both done by the main thread, or
+	 * by a thread that the one who watches has stopped. */
+	u32 was = __atomic_fetch_add(&mem->watchers, on ? 1 : (u32)-1, __ATOMIC_SEQ_CST);
+
+	assert(on || was);
+}
+
+/* Whoever watches has done with the pages when this returns. */
+static void touch_pages(u8 *host, u64 bytes)
+{
+	for (u64 at = 0; at < bytes; at += PAGE_BYTES)
+		*(volatile u8 *)(host + at) = 0;
+}
+
+static void discard_host(struct mem_region *base, u8 *host, u64 bytes)
+{
+	assert(base->kind == MEM_RAM && is_aligned((uintptr_t)host | bytes, PAGE_BYTES));
+	if (__atomic_load_n(&base->mem->watchers, __ATOMIC_SEQ_CST))
+		touch_pages(host, bytes);
+	if (madvise(host, bytes, MADV_DONTNEED) < 0) /* locked in memory */
+		memset(host, 0, bytes);
+	mark_base(base, base_offset(base, host), bytes);
+}
+
+static int discard_range(struct mem *mem, u64 gpa, u64 bytes, bool really)
+{
+	struct entry e;
+	u64 run;
+
+	for (; bytes; gpa += run, bytes -= run) {
+		u8 *host;
+
+		run = bytes;
+		host = find(mem, gpa, &run, &e);
+		if (!host || e.region->kind != MEM_RAM)
+			return -EFAULT;
+		if (really)
+			discard_host(e.region->base, host, run);
+	}
+	return 0;
+}
+
+int mem_discard(struct mem *mem, u64 gpa, u64 bytes)
+{
+	u64 end;
+	int ret;
+
+	if (!is_aligned(gpa | bytes, PAGE_BYTES) || !add_ok(gpa, bytes, &end))
+		return -EFAULT;
+	ret = discard_range(mem, gpa, bytes, false);
+	return ret < 0 ? ret : discard_range(mem, gpa, bytes, true);
+}
+
+void mem_discard_iov(struct mem *mem, const struct iovec *iov, unsigned n)
+{
+	if (__atomic_load_n(&mem->watchers, __ATOMIC_SEQ_CST))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		u8 *host = iov[i].iov_base;
+		u64 bytes = iov[i].iov_len, head = -(uintptr_t)host & (PAGE_BYTES - 1);
+		struct mem_region *base = base_of_host(mem, host);
+
+		if (!base || base->kind != MEM_RAM || bytes < head)
+			continue;
+		/* Two bases that happen to touch: the second one's part stays. */
+		bytes = MIN(bytes, (u64)(base->host + base->bytes - host));
+		discard_host(base, host + head, align_down(bytes - head, PAGE_BYTES));
+	}
+}
+
+/* --- the dirty log ---------------------------------------------------------------- */
 
 /* Tell the hypervisor about base->logging for every slot that shows the base. */
 static int update_slots(struct mem_region *base)

@@ -83,6 +83,17 @@ int mem_map_iov(struct mem *mem, u64 gpa, u64 bytes, bool device_writes, struct 
 void mem_mark_dirty(struct mem *mem, u64 gpa, u64 bytes);
 void mem_mark_dirty_iov(struct mem *mem, const struct iovec *iov, unsigned n, u64 bytes);
 
+/* The guest can do without these pages of RAM: they become zeros, their memory goes back
+ * to the host.  -EFAULT, and nothing done: not whole pages, or some of it is no RAM. */
+int mem_discard(struct mem *mem, u64 gpa, u64 bytes);
+/* The same of vectors of mem_map_iov, as far as it suits: what is no RAM or no whole page
+ * stays, and all of it while memory is watched. */
+void mem_discard_iov(struct mem *mem, const struct iovec *iov, unsigned n);
+/* Somebody has userfaultfd watch memory (on), or does no more: pages are then touched
+ * before they are discarded, so that what is to be saved of them is, and what is to be
+ * loaded does not come later.  Counts.  [control] */
+void mem_watch(struct mem *mem, bool on);
+
 /* Pages of the region touched since the client's last call, by guest or device: sets
  * bits (one a 4 KiB page) in bitmap.  The client must have switched its log on; for
  * framebuffers (MEM_VRAM) every log is always on.  A collection takes nothing away

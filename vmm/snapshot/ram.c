@@ -20,7 +20,7 @@ int ram_map_init(struct ram_map *map, struct mem *mem, struct error *err)
 	struct mem_region_info info[MAX_INFO];
 	unsigned n = mem_regions(mem, info, MAX_INFO);
 
-	*map = (struct ram_map){0};
+	*map = (struct ram_map){.mem = mem};
 	assert(n <= MAX_INFO);
 	qsort(info, n, sizeof(info[0]), by_name);
 	for (unsigned i = 0; i < n; i++) {

@@ -25,6 +25,7 @@ struct ram_range {
 };
 
 struct ram_map {
+	struct mem *mem;			 /* [const] */
 	struct ram_range ranges[RAM_MAX_RANGES]; /* [const] */
 	u32 n;
 	u64 units;

@@ -2,9 +2,9 @@
  *
  * A unit goes MISSING -> LOADING -> THERE, under l->lock.  Whoever makes it LOADING
  * reads it, checks it and puts it in place, all of it before anybody sees a byte.
- * A fault in a unit that is LOADING waits for that by itself; one that comes late,
- * for a unit that is THERE, wakes the one who waits.  Units that are KEPT may have pages
- * that nobody ever touched: those are zeros.
+ * A fault in a unit that is LOADING waits for that by itself; one that comes late, for
+ * a page that is there, wakes the one who waits.  Units that are KEPT may have pages that
+ * nobody ever touched, and pages may be discarded (mem.h): those are zeros.
  * Throwing memory away takes longer than a guest should stand still: its pages are
  * moved elsewhere (mremap(2), MREMAP_DONTUNMAP), and a thread frees them there.
  * Threads: the fault thread (uffd.h), the loader, the sweeper, control. */
@@ -117,19 +117,11 @@ static int load_units(struct ram_load *l, u64 unit, u64 n, u8 *buf)
 
 /* --- faults --------------------------------------------------------------------- */
 
-static void wake(struct ram_load *l, u64 unit)
-{
-	u64 bytes;
-	u8 *host = ram_unit(l->opt.map, unit, &bytes);
-
-	(void)uffd_wake(l->uffd, host, bytes);
-}
-
-/* A page that nobody touched before. */
+/* A page that nobody touched before, or that was discarded since; or a late fault. */
 static void new_page(struct ram_load *l, u8 *host)
 {
 	if (uffd_fill_zero(l->uffd, host, PAGE) < 0)
-		(void)uffd_wake(l->uffd, host, PAGE); /* somebody was faster */
+		(void)uffd_wake(l->uffd, host, PAGE); /* it is there */
 }
 
 static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
@@ -149,9 +141,7 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 	mutex_unlock(&l->lock);
 	if (state == UNIT_MISSING)
 		(void)load_units(l, unit, 1, l->fault_buf);
-	else if (state == UNIT_THERE)
-		wake(l, unit);
-	else if (state == UNIT_KEPT)
+	else if (state != UNIT_LOADING)
 		new_page(l, host);
 }
 
@@ -284,6 +274,7 @@ static int throw_away(struct ram_load *l)
 static int prepare(struct ram_load *l, struct error *err)
 {
 	u64 units = l->opt.map->units;
+	int ret = 0;
 
 	l->states = try_alloc(units);
 	l->faulted = try_alloc(units * sizeof(u32));
@@ -295,7 +286,11 @@ static int prepare(struct ram_load *l, struct error *err)
 			l->states[i] = UNIT_KEPT;
 			l->there++;
 		}
-	return l->opt.live ? uffd_new(&l->uffd, on_fault, l, err) : 0;
+	if (l->opt.live)
+		ret = uffd_new(&l->uffd, on_fault, l, err);
+	if (l->uffd)
+		mem_watch(l->opt.map->mem, true);
+	return ret;
 }
 
 int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, struct error *err)
@@ -368,6 +363,8 @@ void ram_load_free(struct ram_load *l)
 		pthread_join(l->sweeper, NULL);
 	(void)sweeper(l); /* if there was none */
 	uffd_free(l->uffd);
+	if (l->uffd)
+		mem_watch(l->opt.map->mem, false);
 	mutex_fini(&l->lock);
 	free(l->fault_buf);
 	free(l->faulted);

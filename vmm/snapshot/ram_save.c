@@ -308,6 +308,8 @@ static int watch_ranges(struct ram_save *s, struct error *err)
 {
 	int ret = uffd_new(&s->uffd, on_fault, s, err);
 
+	if (ret == 0)
+		mem_watch(s->opt.map->mem, true);
 	for (u32 i = 0; ret == 0 && i < s->opt.map->n; i++) {
 		const struct ram_range *r = &s->opt.map->ranges[i];
 
@@ -352,6 +354,8 @@ void ram_save_free(struct ram_save *s)
 	ram_save_cancel(s);
 	(void)ram_save_wait(s);
 	uffd_free(s->uffd); /* whoever waits goes on */
+	if (s->uffd)
+		mem_watch(s->opt.map->mem, false);
 	mutex_lock(&s->lock);
 	while ((copy = take_early(s)))
 		copies_put(&s->copies, copy);
