@@ -188,8 +188,9 @@ static bool is_stats(const struct virtio_balloon *b, unsigned queue)
 
 static bool is_reporting(const struct virtio_balloon *b, unsigned queue)
 {
-	return virtio_has(&b->vp, BALLOON_F_REPORTING) &&
-	       queue == Q_STATS + virtio_has(&b->vp, BALLOON_F_STATS_VQ);
+	unsigned first = virtio_has(&b->vp, BALLOON_F_STATS_VQ) ? Q_STATS + 1 : Q_STATS;
+
+	return queue == first && virtio_has(&b->vp, BALLOON_F_REPORTING);
 }
 
 static void take_requests(struct virtio_balloon *b, unsigned queue)
@@ -290,9 +291,10 @@ void balloon_set_target(struct device *dev, u64 bytes)
 {
 	struct virtio_balloon *b = of_device(dev);
 	u64 all = ram_bytes(dev->machine);
+	u64 less = bytes < all ? all - bytes : 0;
 
 	LOCK_SCOPE(&dev->lock);
-	b->num_pages = (u32)MIN((all - MIN(bytes, all)) >> PAGE_BITS, (u64)UINT32_MAX);
+	b->num_pages = (u32)MIN(less >> PAGE_BITS, (u64)UINT32_MAX);
 	virtio_pci_config_changed(&b->vp);
 }
 

@@ -301,6 +301,27 @@ static void a_buffer_that_is_too_small_needs_a_reset(void **state)
 	end_bench(&b);
 }
 
+/* What was done before is shown; nothing is left over for the reset to stumble on. */
+static void a_queue_that_breaks_has_shown_what_was_done(void **state)
+{
+	const struct vring_buf good = {BUFS + 0x1000, 8, 0}, bad = {BUFS + 0x1000, 5, 0};
+	struct bench b;
+	u32 head, written;
+
+	start_bench(&b, &virtio_keyboard_class);
+	start_driver(&b);
+	vring_add(&b.rings[1], 0, &good, 1);
+	vring_add(&b.rings[1], 1, &bad, 1);
+	mmio_write(&b.fm, NOTIFY + 4, 2, 1);
+	turn(&b);
+	assert_true(mmio_read(&b.fm, BAR + 20, 1) & 0x40);
+	assert_true(vring_used(&b.rings[1], &head, &written));
+	assert_int_equal(head, 0);
+	assert_false(vring_used(&b.rings[1], &head, &written));
+	start_driver(&b);
+	end_bench(&b);
+}
+
 static void waiting_events_are_part_of_a_snapshot(void **state)
 {
 	struct state_buf saved = {0};
@@ -402,6 +423,7 @@ int main(void)
 		cmocka_unit_test(a_tablet_knows_its_place),
 		cmocka_unit_test(lights_are_taken_from_the_status_queue),
 		cmocka_unit_test(a_buffer_that_is_too_small_needs_a_reset),
+		cmocka_unit_test(a_queue_that_breaks_has_shown_what_was_done),
 		cmocka_unit_test(waiting_events_are_part_of_a_snapshot),
 		cmocka_unit_test(the_newest_that_listens_gets_it),
 	};

@@ -1,8 +1,5 @@
-/* What the guests of our own in C have in common: multiboot header, ports, text on COM1,
- * PCI configuration.
- *
- * Multiboot Specification 0.6.96: 32 bits, flat, no library.  The guest is the function
- * guest(), which does not return. */
+/* What the guests of our own in C have in common: ports, text on COM1, PCI configuration.
+ * Multiboot Specification 0.6.96: 32 bits, flat, no library.  guest() does not return. */
 #ifndef TESTS_GUEST_TINY_H
 #define TESTS_GUEST_TINY_H
 
