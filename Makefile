@@ -485,6 +485,9 @@ CRASH_BINS := $(CRASH_TESTS:%=$(O)/tests/crash/%)
 TOOL_BINS := $(TEST_TOOLS:%=$(O)/tests/%)
 FUZZ_BINS := $(FUZZ_TARGETS:%=$(O)/tests/fuzz/fuzz_%)
 
+# One short line for a file that is made; `make V=1` prints whole commands.
+say = $(if $(V),,@printf '%-5s %s\n' $(1) $@;)
+
 PROGRAMS := $(if $(VMM_MAIN),$(O)/cowvm) $(if $(IMG),$(O)/cowimg)
 
 .PHONY: all
@@ -496,40 +499,42 @@ build/%: $(O)/%
 endif
 
 $(O)/cowvm: $(VMM_MAIN:%=$(O)/%) $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) -Wl,--start-group $(LIBS) -Wl,--end-group \
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(VMM_MAIN:%=$(O)/%) \
+		-Wl,--start-group $(LIBS) -Wl,--end-group \
 		$(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
 $(O)/cowimg: $(OBJS_img) $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $(OBJS_img) $(O)/libblock.a $(O)/libbase.a $(LIBS_block) $(LIBS_base)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(OBJS_img) \
+		$(O)/libblock.a $(O)/libbase.a $(LIBS_block) $(LIBS_base)
 
 define LIBRARY
 $(O)/lib$(1).a: $$(OBJS_$(1))
 	@mkdir -p $$(@D) && rm -f $$@
-	$(AR) rcs $$@ $$(OBJS_$(1))
+	$$(call say,AR)$(AR) rcs $$@ $$(OBJS_$(1))
 endef
 $(foreach lib,$(LIB_NAMES) test,$(eval $(call LIBRARY,$(lib))))
 
 # The list of objects is an input too: a file that leaves a list leaves the library.
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(O)/%.o: %.S Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # The option ROM of direct kernel boot, as a list of bytes for its C file.
 $(O)/gen/linuxboot_rom.inc: firmware/linuxboot_rom.S Makefile
 	@mkdir -p $(@D)
-	$(AS) --32 -o $(@:.inc=.o) $<
-	$(LD) -m elf_i386 -Ttext 0 --oformat binary -o $(@:.inc=.bin) $(@:.inc=.o)
-	od -An -v -tx1 $(@:.inc=.bin) | sed 's/ \(..\)/0x\1,/g' >$@
+	$(call say,AS)$(AS) --32 -o $(@:.inc=.o) $<
+	@$(LD) -m elf_i386 -Ttext 0 --oformat binary -o $(@:.inc=.bin) $(@:.inc=.o)
+	@od -An -v -tx1 $(@:.inc=.bin) | sed 's/ \(..\)/0x\1,/g' >$@
 $(O)/firmware/linuxboot.o: $(O)/gen/linuxboot_rom.inc
 
 # ACPI machine language, as bytes for a C array.
 $(O)/gen/firmware/dsdt.hex: firmware/dsdt.asl Makefile
 	@mkdir -p $(@D)
-	iasl -p $(O)/gen/firmware/dsdt $< >$(O)/gen/firmware/dsdt.log || \
+	$(call say,IASL)iasl -p $(O)/gen/firmware/dsdt $< >$(O)/gen/firmware/dsdt.log || \
 		{ cat $(O)/gen/firmware/dsdt.log; exit 1; }
-	od -An -v -tx1 $(O)/gen/firmware/dsdt.aml | sed 's/ \(..\)/0x\1,/g' >$@
+	@od -An -v -tx1 $(O)/gen/firmware/dsdt.aml | sed 's/ \(..\)/0x\1,/g' >$@
 $(O)/firmware/acpi.o: $(O)/gen/firmware/dsdt.hex
 
 .PHONY: tests
@@ -537,15 +542,15 @@ tests: $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS) $(O)/tests/lib/faults.so
 # For LD_PRELOAD into programs of any build: without sanitizers.
 $(O)/tests/lib/faults.so: tests/lib/faults.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CSTD) $(WARN) -O1 -fPIC -shared -o $@ $<
+	$(call say,CC)$(CC) $(CSTD) $(WARN) -O1 -fPIC -shared -o $@ $<
 $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
 		-lcmocka $(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 
 $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_block) $(LIBS_base)
+	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_block) $(LIBS_base)
 
 # The whole program, but for marks of dirty memory that tests/guest/forgetful.c takes away.
 $(O)/tests/guest/forgetful: $(VMM_MAIN:%=$(O)/%)
@@ -560,7 +565,8 @@ $(TOOL_TESTS:%=$(O)/tests/crash/%): $(TOOL_TEST_OBJS)
 $(TOOL_TESTS:%=$(O)/tests/crash/%): private LDFLAGS += -Wl,--wrap=file_open_path
 $(O)/tests/crash/cowimg_main.o: block/img/main.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -Dmain=cowimg_main $(CFLAGS) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) -Dmain=cowimg_main \
+		$(CFLAGS) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
 
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide
@@ -595,7 +601,7 @@ ifeq ($(BUILD),fuzz)
 fuzz-programs: $(FUZZ_BINS)
 $(FUZZ_BINS): %: %.o $(O)/tests/fuzz/rig.o $(O)/tests/lib/mem_image.o \
 		$(O)/libblock.a $(O)/libbase.a
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_block) $(LIBS_base)
+	$(call say,LINK)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(FUZZ_BINS:%=%.o)
 else
 fuzz-programs:
