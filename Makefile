@@ -94,6 +94,10 @@ BLOCK := \
 	block/image.o \
 	block/image_open.o \
 	block/image_writable.o \
+	block/info/crypt.o \
+	block/info/json.o \
+	block/info/snapshots.o \
+	block/info/text.o \
 	block/job.o \
 	block/job_commit.o \
 	block/job_live.o \
@@ -182,7 +186,6 @@ IMG := \
 	block/img/dd.o \
 	block/img/help.o \
 	block/img/info.o \
-	block/img/info_crypt.o \
 	block/img/main.o \
 	block/img/map.o \
 	block/img/measure.o \
@@ -195,7 +198,6 @@ IMG := \
 	block/img/serve.o \
 	block/img/snapshot.o \
 	block/img/snapshot_extract.o \
-	block/img/snapshot_list.o \
 	block/img/snapshot_tree.o \
 	block/img/snapshot_verify.o
 

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 
-#include "block/img/info.h"
+#include "block/info/info.h"
 
 #include "block/create.h"
 #include "block/driver.h"

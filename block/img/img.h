@@ -115,12 +115,6 @@ int img_parse_size(const char *text, u64 *bytes);
 /* Add the text of one -o to the list; "help" or "?" among it sets *help. */
 int img_add_options(struct img *ctx, struct opts *options, const char *text, bool *help);
 
-/* Internal snapshots as `snapshot -l` shows them, nothing if there are none; the
- * same for JSON, then NULL. */
-void img_print_snapshots(FILE *out, struct image *img);
-struct json_t *img_snapshots_json(struct image *img);
-struct qcow2_snapshot;
-struct json_t *img_snapshot_json(const struct qcow2_snapshot *s);
 int img_parse_cache(const char *text, struct open_policy *policy);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "block/driver.h"
 #include "block/image.h"
+#include "block/info/info.h"
 #include "block/qcow2/bitmap.h"
 #include "block/qcow2/qcow2.h"
 #include "block/qcow2/snapshot.h"
@@ -99,7 +100,7 @@ static int delete (struct snapshot *o)
 static int act(struct snapshot *o)
 {
 	switch (o->action) {
-	case 'l': img_print_snapshots(stdout, o->img); return IMG_OK;
+	case 'l': info_print_snapshots(stdout, o->img); return IMG_OK;
 	case 'c': return create(o);
 	case 'a': return apply(o);
 	case 'd': return delete (o);

@@ -5,6 +5,7 @@
 
 #include "block/driver.h"
 #include "block/image.h"
+#include "block/info/info.h"
 #include "block/qcow2/snapshot.h"
 #include "block/qcow2/snapshot_tree.h"
 
@@ -97,7 +98,7 @@ static json_t *state_json(const struct view *v, u32 s)
 	json_t *o = json_object();
 
 	if (u->index != QCOW2_ACTIVE)
-		json_object_set_new(o, "snapshot", img_snapshot_json(&v->list[u->index]));
+		json_object_set_new(o, "snapshot", info_snapshot_json(&v->list[u->index]));
 	json_object_set_new(o, "active", json_boolean(u->index == QCOW2_ACTIVE));
 	json_object_set_new(o, "bytes", json_integer((json_int_t)u->bytes));
 	json_object_set_new(o, "alone-bytes", json_integer((json_int_t)u->alone));

@@ -1,6 +1,6 @@
 /* What `info` says of encryption, for people and as JSON, in the reference's order
  * of things.  Nothing here needs a passphrase. */
-#include "block/img/info.h"
+#include "block/info/info.h"
 
 #include "block/crypto/luks.h"
 #include "block/driver.h"

@@ -1,8 +1,7 @@
 /* The list of internal snapshots as `snapshot -l` and `info` show it. */
-#include "block/img/img.h"
+#include "block/info/info.h"
 
 #include "block/driver.h"
-#include "block/image.h"
 #include "block/qcow2/snapshot.h"
 
 #include <stdio.h>
@@ -28,7 +27,7 @@ static void print_one(FILE *out, const struct qcow2_snapshot *s)
 	fprintf(out, "%s\n", row);
 }
 
-void img_print_snapshots(FILE *out, struct image *img)
+void info_print_snapshots(FILE *out, struct image *img)
 {
 	const struct qcow2_snapshot *list;
 	u32 n = list_of(img, &list);
@@ -55,7 +54,7 @@ static json_t *json_text(const char *text, size_t most)
 	return json_string(copy);
 }
 
-json_t *img_snapshot_json(const struct qcow2_snapshot *s)
+json_t *info_snapshot_json(const struct qcow2_snapshot *s)
 {
 	json_t *o = json_object();
 	u64 second = NS_PER_SEC;
@@ -73,13 +72,13 @@ json_t *img_snapshot_json(const struct qcow2_snapshot *s)
 	return o;
 }
 
-json_t *img_snapshots_json(struct image *img)
+json_t *info_snapshots_json(struct image *img)
 {
 	const struct qcow2_snapshot *list;
 	u32 n = list_of(img, &list);
 	json_t *all = n ? json_array() : NULL;
 
 	for (u32 i = 0; i < n; i++)
-		json_array_append_new(all, img_snapshot_json(&list[i]));
+		json_array_append_new(all, info_snapshot_json(&list[i]));
 	return all;
 }
