@@ -340,6 +340,7 @@ VMM := \
 	vmm/medium.o \
 	vmm/memory.o \
 	vmm/nets.o \
+	vmm/option_blockdev.o \
 	vmm/option_char.o \
 	vmm/option_display.o \
 	vmm/option_drive.o \

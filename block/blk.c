@@ -10,6 +10,7 @@
 #include "base/thread.h"
 #include "block/blk_internal.h"
 #include "block/blk_task.h"
+#include "block/graph.h"
 #include "block/job_int.h"
 #include "block/unlock.h"
 
@@ -450,17 +451,15 @@ static int info_fiber(struct fiber *f, struct blk *blk, void *arg)
 {
 	struct blk_info *info = arg;
 	const struct image *locked;
-	unsigned hash = 0;
+	char node[NODE_NAME_ROOM];
 
-	/* The reference numbers its nodes; any number that stays will do. */
-	for (const char *p = blk->id; *p; p++)
-		hash = hash * 31 + (u8)*p;
 	*info = (struct blk_info){.readonly = blk->readonly};
-	info->node = xasprintf("#block%03u", 100 + hash % 900);
-	info->cache = xstrdup(blk->cache);
 	info->file = copy_or_null(blk->file);
 	if (!blk->img)
 		return 0;
+	image_node_name(blk->img, node);
+	info->node = xstrdup(node);
+	info->cache = image_cache_words(blk->img->cache, blk->write_cache);
 	info->has_medium = true;
 	info->format = xstrdup(blk->img->driver->name);
 	info->backing_file = copy_or_null(blk->img->backing_name);

@@ -125,7 +125,7 @@ void blk_get_stats(const struct blk *blk, struct blk_stats *out); /* [any thread
 
 /* What `info block` prints of a drive; strings are copies, free with blk_info_fini. */
 struct blk_info {
-	char *node, *file, *format, *backing_file, *cache;
+	char *node, *file, *format, *backing_file, *cache; /* node, cache: of a medium */
 	char *locked; /* image that waits for its passphrase; NULL: none */
 	unsigned backing_depth;
 	bool readonly, has_medium, encrypted;

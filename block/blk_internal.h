@@ -12,7 +12,6 @@
 struct blk {
 	char *id;	    /* [const] */
 	char *file;	    /* [loop, while drained] NULL: no medium */
-	char *cache;	    /* [const] */
 	struct loop *loop;  /* [const] */
 	bool owns_loop;	    /* [const] */
 	struct job *job;    /* [loop] at work on the chain; NULL: none */

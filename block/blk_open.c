@@ -88,7 +88,6 @@ void blk_free(struct blk *blk)
 {
 	free(blk->id);
 	free(blk->file);
-	free(blk->cache);
 	free(blk);
 }
 
@@ -231,7 +230,6 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 		return ret;
 	blk = blk_new(opt->id, loop, true);
 	blk->file = opt->file ? xstrdup(opt->file) : NULL;
-	blk->cache = xstrdup(cache->name);
 	blk->readonly = opt->readonly;
 	blk->write_cache = cache->write_cache;
 	call.policy.writable = !opt->readonly;
@@ -267,7 +265,6 @@ int blk_from_image(struct blk **out, struct loop *loop, struct image *img)
 	struct blk *blk = blk_new(img->name, loop, false);
 
 	blk->file = xstrdup(img->name);
-	blk->cache = xstrdup("writeback");
 	blk->readonly = !img->writable;
 	blk->write_cache = true;
 	blk_set_image(blk, img);

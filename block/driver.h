@@ -22,6 +22,9 @@ extern const struct image_protocol file_protocol;
 extern const struct image_protocol host_device_protocol;
 extern const struct image_protocol nbd_protocol, nbd_tcp_protocol, nbd_unix_protocol;
 
+/* "file", "nbd", ...: what names a place and no format. */
+bool image_is_protocol(const char *name);
+
 /* What an image keeps in another file: open the one that policy->options under
  * `prefix` ("file.", "data-file.") describe, else NAME.  A host file or, as the
  * options say, a format over one.  Suspends. */

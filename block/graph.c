@@ -3,8 +3,28 @@
 #include "block/graph.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+void image_node_name(const struct image *img, char name[NODE_NAME_ROOM])
+{
+	/* The reference numbers its nodes; any number that stays will do. */
+	u64 number = (u64)(uintptr_t)img * 0x9e3779b97f4a7c15ull >> 40;
+
+	if (img->node_name)
+		snprintf(name, NODE_NAME_ROOM, "%s", img->node_name);
+	else
+		snprintf(name, NODE_NAME_ROOM, "#block%03u", (unsigned)(number % 100000));
+}
+
+char *image_cache_words(enum cache_mode mode, bool write_cache)
+{
+	bool direct = mode == CACHE_NONE || mode == CACHE_DIRECTSYNC;
+
+	return xasprintf("%s%s%s", write_cache ? "writeback" : "writethrough",
+			 direct ? ", direct" : "", mode == CACHE_UNSAFE ? ", ignore flushes" : "");
+}
 
 const char *image_host_name(const struct image *img)
 {

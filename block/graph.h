@@ -25,6 +25,11 @@ struct image_graph_ops {
  * under way.  Suspends. */
 int image_set_writable(struct fiber *f, struct image *img, bool writable, struct error *err);
 
+#define NODE_NAME_ROOM 32
+/* As a node among all images: as options named it, or "#block" and a number. */
+void image_node_name(const struct image *img, char name[NODE_NAME_ROOM]);
+/* "writeback, direct": a mode in the words of `info block` (free() it). */
+char *image_cache_words(enum cache_mode mode, bool write_cache);
 /* Name of the host file or the like at the bottom of one image. */
 const char *image_host_name(const struct image *img);
 /* Does `name` mean this image: as it is called, as `over`, whose backing image it

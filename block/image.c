@@ -75,6 +75,7 @@ struct image *image_new_filter(const struct image_driver *driver, struct image *
 void image_free(struct image *img)
 {
 	free(img->name);
+	free(img->node_name);
 	free(img->backing_name);
 	free(img->backing_format);
 	free(img);

@@ -90,6 +90,7 @@ struct image {
 	const struct image_driver *driver; /* [const] */
 	struct loop *loop;		   /* [const] */
 	char *name;			   /* [const] as given or as the overlay names it */
+	char *node_name;		   /* [const] NULL: nobody named it (graph.h) */
 	u64 bytes;			   /* [loop] guest size, multiple of 512 for disks */
 	bool writable;			   /* [loop] else read-only */
 	bool encrypted;			   /* [const] there is a passphrase (unlock.h) */
@@ -100,6 +101,7 @@ struct image {
 	 * device is not: there `bytes` is a wall. */
 	bool grows;
 	u8 detect_zeroes;      /* [const] enum detect_zeroes */
+	u8 cache;	       /* [const] enum cache_mode */
 	struct image *below;   /* [loop] the file under a format or filter */
 	struct image *backing; /* [loop] NULL: reads as zeros */
 	char *backing_name;    /* [loop] as the image names it, even if not open */

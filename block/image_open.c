@@ -53,6 +53,11 @@ static const struct image_protocol *protocol_find(const char *name, size_t len)
 	return NULL;
 }
 
+bool image_is_protocol(const char *name)
+{
+	return protocol_find(name, strlen(name)) != NULL;
+}
+
 /* --- options of every image ------------------------------------------------------- */
 
 static int choice(const struct opts *o, const char *name, const char *const *words, const char *why,
@@ -196,6 +201,15 @@ static int refuse_unknown_of_file(const struct image_protocol *protocol, const s
 
 /* --- what is below ------------------------------------------------------------------ */
 
+/* What `info block -n` says of it. */
+static void label(struct image *img, const struct node *node)
+{
+	const char *name = opts_get(&node->opts, "node-name");
+
+	img->node_name = name ? xstrdup(name) : NULL;
+	img->cache = (u8)node->policy.cache;
+}
+
 static int open_protocol(struct fiber *f, struct image **out, const struct image_protocol *protocol,
 			 const char *name, struct node *node, struct error *err)
 {
@@ -209,6 +223,7 @@ static int open_protocol(struct fiber *f, struct image **out, const struct image
 		image_close(f, *out);
 		return ret;
 	}
+	label(*out, node);
 	if (policy->wrap)
 		*out = policy->wrap(*out, policy->wrap_arg);
 	return 0;
@@ -329,6 +344,7 @@ static int open_format(struct fiber *f, struct image **out, const struct image_d
 
 	img->writable = node->policy.writable;
 	img->detect_zeroes = (u8)node->policy.detect_zeroes;
+	label(img, node);
 	img->below = node->file;
 	node->policy.options = &node->opts;
 	if (!node->name) {

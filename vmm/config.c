@@ -25,6 +25,7 @@ void config_init(struct config *c)
 	};
 	list_init(&c->firmware_dirs);
 	list_init(&c->drives);
+	list_init(&c->nodes);
 	list_init(&c->devices);
 	list_init(&c->chardevs);
 	list_init(&c->serials);
@@ -67,6 +68,19 @@ static void free_drives(struct list *list)
 			     &d->serial, &d->werror, &d->rerror, &d->limits_group);
 		opts_fini(&d->image);
 		free(d);
+	}
+}
+
+static void free_nodes(struct list *list)
+{
+	struct list *item;
+
+	while ((item = list_pop(list))) {
+		struct node_config *n = list_entry(item, struct node_config, link);
+
+		FREE_STRINGS(&n->source, &n->name);
+		opts_fini(&n->opts);
+		free(n);
 	}
 }
 
@@ -114,6 +128,7 @@ void config_fini(struct config *c)
 
 	secrets_fini(&c->secrets);
 	free_drives(&c->drives);
+	free_nodes(&c->nodes);
 	free_devices(&c->devices);
 	free_nets(&c->nets);
 	free_chardevs(&c->chardevs);
@@ -339,6 +354,8 @@ int config_finish(struct config *c, struct error *err)
 		default_cdrom(c);
 	if (!c->no_devices && !c->no_default_net)
 		default_net(c);
+	if (config_nodes(c, err) < 0)
+		return err->code;
 	default_chars(c);
 	return check_daemonize(c, err);
 }

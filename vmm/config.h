@@ -33,8 +33,16 @@ struct drive_config {
 	enum drive_if interface;
 	int bus, unit; /* DRIVE_NO_PLACE until config_finish */
 	bool cdrom, readonly, snapshot, discard_unmap;
-	bool snapshot_given; /* so that -snapshot does not override it */
-	bool made_up;	     /* the CD drive that every machine has */
+	bool copy_on_read, share_rw, node; /* node: of -blockdev */
+	bool snapshot_given;		   /* so that -snapshot does not override it */
+	bool made_up;			   /* the CD drive that every machine has */
+};
+
+struct node_config { /* -blockdev; option_blockdev.c makes drives of them */
+	struct list link;
+	char *source, *name;
+	struct opts opts;
+	bool used; /* another one names it */
 };
 
 /* -device */
@@ -100,7 +108,7 @@ struct config {
 	struct list firmware_dirs; /* of dir_config, -L, first wins */
 	/* devices */
 	struct secrets secrets; /* -object secret */
-	struct list drives, devices, chardevs, serials, monitors, debugcons, nets;
+	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets;
 	char *vga; /* "std", "none"; NULL: default */
 	struct vnc_config vnc;
 	bool nographic, no_devices;

@@ -92,15 +92,21 @@ bool vm_has_drive(struct vm *vm, const char *id)
 	return vm_find_drive(vm, id) != NULL;
 }
 
+/* By its id, the name of its first node, or the device that shows it. */
 struct drive *vm_find_drive(struct vm *vm, const char *id)
 {
+	struct drive *other = NULL;
+
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
+		const char *node = opts_get(&d->config->image, "node-name");
 
 		if (!strcmp(d->config->id, id))
 			return d;
+		if ((node && !strcmp(node, id)) || (d->device && !strcmp(d->device->id, id)))
+			other = d;
 	}
-	return NULL;
+	return other;
 }
 
 static int attach_ide(struct vm *vm, struct drive *d, struct error *err)
@@ -112,8 +118,6 @@ static int attach_ide(struct vm *vm, struct drive *d, struct error *err)
 				  .serial = c->serial,
 				  .bootindex = -1};
 
-	if (!c->cdrom && c->readonly)
-		return err_set(err, -EROFS, "Block node is read-only");
 	return piix_ide_attach(vm->ide, &place, d->blk, &d->device, err);
 }
 

@@ -1,10 +1,13 @@
 /* `info block` and `info blockstats`. */
 #include "block/blk_control.h"
+#include "block/graph.h"
+#include "block/info/info.h"
 #include "devices/device.h"
 #include "devices/ide/ide.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 static void print_limits(const struct drive *d, struct printer *p)
 {
@@ -27,84 +30,170 @@ static void print_limits(const struct drive *d, struct printer *p)
 	print_to(p, " iops_size=%llu group=%s\n", (unsigned long long)l.iops_size, group);
 }
 
-static void print_drive(const struct drive *d, const struct blk_info *info, bool first,
-			struct printer *p)
+static void print_head(const struct drive *d, const struct blk_info *info, struct printer *p)
 {
 	const char *id = d->config->id;
-	bool open, locked;
 
-	if (!first)
-		print_to(p, "\n");
-	if (info->has_medium)
-		print_to(p, "%s (%s): %s (%s%s%s)\n", id, info->node, info->file, info->format,
-			 info->readonly ? ", read-only" : "", info->encrypted ? ", encrypted" : "");
-	else
+	if (!info->has_medium) {
 		print_to(p, "%s: [not inserted]\n", id);
+		return;
+	}
+	print_to(p, "%s", id);
+	if (strcmp(id, info->node))
+		print_to(p, " (%s)", info->node);
+	print_to(p, ": %s (%s%s%s)\n", info->file, info->format,
+		 info->readonly ? ", read-only" : "", info->encrypted ? ", encrypted" : "");
+}
+
+static void print_medium(const struct drive *d, const struct blk_info *info, struct printer *p)
+{
+	print_to(p, "    Cache mode:       %s\n", info->cache);
+	if (info->locked)
+		print_to(p, "    Locked:           %s (no passphrase yet)\n", info->locked);
+	if (info->backing_file)
+		print_to(p, "    Backing file:     %s (chain depth: %u)\n", info->backing_file,
+			 info->backing_depth);
+	if (info->detect_zeroes)
+		print_to(p, "    Detect zeroes:    %s\n",
+			 info->detect_zeroes == 1 ? "on" : "unmap");
+	print_limits(d, p);
+}
+
+static void print_drive(const struct drive *d, const struct blk_info *info, struct printer *p)
+{
+	bool open = false, locked = false;
+
+	print_head(d, info, p);
 	if (d->device)
 		print_to(p, "    Attached to:      %s\n", d->device->id);
-	if (d->device && ide_cd_tray(d->device, &open, &locked))
+	/* What no device shows may be taken out at any time. */
+	if (!d->device || ide_cd_tray(d->device, &open, &locked))
 		print_to(p, "    Removable device: %slocked, tray %s\n", locked ? "" : "not ",
 			 open ? "open" : "closed");
 	if (info->has_medium)
-		print_to(p, "    Cache mode:       %s\n", info->cache);
-	if (info->locked)
-		print_to(p, "    Locked:           %s (no passphrase yet)\n", info->locked);
-	if (info->has_medium && info->backing_file)
-		print_to(p, "    Backing file:     %s (chain depth: %u)\n", info->backing_file,
-			 info->backing_depth);
-	if (info->has_medium && info->detect_zeroes)
-		print_to(p, "    Detect zeroes:    %s\n",
-			 info->detect_zeroes == 1 ? "on" : "unmap");
-	if (info->has_medium)
-		print_limits(d, p);
+		print_medium(d, info, p);
 }
 
-static void print_node(const struct drive *d, const struct blk_info *info, bool first,
-		       struct printer *p)
+/* --- what lies on the drive's thread ------------------------------------------------ */
+
+struct describe {
+	FILE *out;
+	const char *name; /* of the one node that is wanted; NULL: all */
+	unsigned shown;
+};
+
+static int describe_chain(struct fiber *f, struct blk *blk, void *arg)
 {
-	if (!info->has_medium)
-		return;
-	print_to(p, "%s%s: %s (%s%s%s)\n", first ? "" : "\n", info->node, info->file, info->format,
-		 info->readonly ? ", read-only" : "", info->encrypted ? ", encrypted" : "");
-	if (d->device)
-		print_to(p, "    Attached to:      %s\n", d->device->id);
-	print_to(p, "    Cache mode:       %s\n", info->cache);
+	struct describe *d = arg;
+
+	for (struct image *img = blk_image(blk); img; img = img->backing)
+		info_print(d->out, img);
+	return 0;
 }
 
-static void print_verbose(const struct drive *d, const struct blk_info *info, struct printer *p)
+static void describe_node(struct describe *d, const struct image *img)
 {
-	u64 bytes = blk_bytes(d->blk);
+	AUTO_FREE char *cache = image_cache_words(img->cache, true);
+	char name[NODE_NAME_ROOM];
 
-	if (!info->has_medium)
+	image_node_name(img, name);
+	if (d->name && strcmp(d->name, name))
 		return;
-	print_to(p, "\nImages:\nimage: %s\nfile format: %s\nvirtual size: %llu bytes\n", info->file,
-		 info->format, (unsigned long long)bytes);
+	fprintf(d->out, "%s%s: %s (%s%s%s)\n    Cache mode:       %s\n", d->shown++ ? "\n" : "",
+		name, img->name, img->driver->name, img->writable ? "" : ", read-only",
+		img->encrypted ? ", encrypted" : "", cache);
+	if (img->backing)
+		fprintf(d->out, "    Backing file:     %s (chain depth: %u)\n",
+			img->backing_name ? img->backing_name : img->backing->name,
+			image_depth(img));
+	if (img->detect_zeroes)
+		fprintf(d->out, "    Detect zeroes:    %s\n",
+			img->detect_zeroes == DETECT_ZEROES_ON ? "on" : "unmap");
+}
+
+/* The last one first, each before what lies under it: the order of the reference. */
+static int describe_nodes(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct image *top = blk_image(blk);
+
+	for (unsigned n = top ? image_depth(top) + 1 : 0; n; n--) {
+		const struct image *img = top;
+
+		for (unsigned i = 1; i < n; i++)
+			img = img->backing;
+		for (; img; img = img->below)
+			describe_node(arg, img);
+	}
+	return 0;
+}
+
+static void describe(struct drive *d, blk_fn *fn, struct describe *what, struct printer *p)
+{
+	char *text = NULL;
+	size_t bytes = 0;
+
+	what->out = open_memstream(&text, &bytes);
+	assert(what->out);
+	blk_run(d->blk, fn, what);
+	fclose(what->out);
+	if (bytes)
+		print_to(p, "%s", text);
+	free(text);
+}
+
+/* --- the commands ---------------------------------------------------------------------- */
+
+static int info_nodes(struct vm *vm, const char *name, struct printer *p, struct error *err)
+{
+	struct describe what = {.name = name};
+
+	for (struct list *pos = vm->drives.prev; pos != &vm->drives; pos = pos->prev) {
+		struct drive *d = list_entry(pos, struct drive, link);
+
+		if (name && !strcmp(name, d->config->id)) {
+			what.name = NULL;
+			describe(d, describe_nodes, &what, p);
+			return 0;
+		}
+		describe(d, describe_nodes, &what, p);
+	}
+	return !name || what.shown ? 0 : err_set(err, -ENODEV, "Node '%s' not found", name);
+}
+
+static void info_drive(struct drive *d, bool verbose, bool first, struct printer *p)
+{
+	struct describe chain = {.out = NULL};
+	struct blk_info info;
+
+	blk_get_info(d->blk, &info);
+	if (!first)
+		print_to(p, "\n");
+	print_drive(d, &info, p);
+	if (verbose && info.has_medium) {
+		print_to(p, "\nImages:\n");
+		describe(d, describe_chain, &chain, p);
+	}
+	blk_info_fini(&info);
 }
 
 int vm_info_block(struct vm *vm, bool nodes, bool verbose, const char *device, struct printer *p,
 		  struct error *err)
 {
-	bool first = true, found = false;
+	struct drive *wanted = device ? vm_find_drive(vm, device) : NULL;
+	bool first = true;
 
+	if (nodes)
+		return info_nodes(vm, device, p, err);
+	if (device && !wanted)
+		return err_set(err, -ENODEV, "Device '%s' not found", device);
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
-		struct blk_info info;
 
-		if (device && strcmp(device, d->config->id))
+		if (wanted ? d != wanted : d->config->node && !d->device)
 			continue;
-		found = true;
-		blk_get_info(d->blk, &info);
-		if (nodes)
-			print_node(d, &info, first, p);
-		else
-			print_drive(d, &info, first, p);
-		if (verbose)
-			print_verbose(d, &info, p);
+		info_drive(d, verbose, first, p);
 		first = false;
-		blk_info_fini(&info);
 	}
-	if (device && !found)
-		return err_set(err, -ENODEV, "Device '%s' not found", device);
 	return 0;
 }
 

@@ -94,6 +94,17 @@ const struct option options[] = {
 	     "use 'file' as a drive image; other keys are options of its format, as\n"
 	     "--image-opts of cowimg names them",
 	     option_drive, GROUP_BLOCK, "", NULL),
+	LIST("blockdev",
+	     "[driver=]driver,node-name=name[,read-only=on|off][,auto-read-only=on|off]\n"
+	     "          [,discard=ignore|unmap][,detect-zeroes=on|off|unmap]\n"
+	     "          [,cache.direct=on|off][,cache.no-flush=on|off][,option=value][,...]\n"
+	     "-blockdev file|host_device,filename=file[,locking=auto|on|off]\n"
+	     "-blockdev qcow2|raw|luks,file=node[,backing=node]\n"
+	     "-blockdev copy-on-read,file=node",
+	     "an image that others and -device name by its node name; file= and backing=\n"
+	     "take the name of a node or, as file.driver=..., what describes one.  Options\n"
+	     "are those of --image-opts of cowimg, also as JSON",
+	     option_blockdev, GROUP_BLOCK, "driver", NULL),
 	PLAIN("snapshot", NULL, "write to temporary files instead of disk image files",
 	      option_snapshot, GROUP_BLOCK),
 

@@ -57,6 +57,9 @@ option_fn option_machine, option_accel, option_enable_kvm, option_cpu, option_sm
 	option_name, option_uuid, option_rtc, option_global;
 /* option_drive.c */
 option_fn option_drive, option_hard_disk, option_cdrom, option_snapshot;
+/* option_blockdev.c */
+option_fn option_blockdev;
+int config_nodes(struct config *c, struct error *err); /* part of config_finish */
 /* option_object.c */
 option_fn option_object;
 /* Nobody is to read the passphrases of -object in the process's arguments. */

@@ -87,6 +87,8 @@ static int drive_init(struct ide_drive *d, enum ata_kind kind, struct error *err
 		return err_set(err, -EINVAL, "%s: there is no IDE controller", d->dev.id);
 	if (!d->blk)
 		return err_set(err, -EINVAL, "%s: drive property not set", d->dev.id);
+	if (kind == ATA_DISK && blk_is_readonly(d->blk))
+		return err_set(err, -EROFS, "Block node is read-only");
 	if (kind == ATA_DISK && blk_bytes(d->blk) < ATA_SECTOR)
 		return err_set(err, -EINVAL, "%s: '%s' is empty, a disk has at least a sector",
 			       d->dev.id, blk_id(d->blk));
