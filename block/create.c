@@ -275,9 +275,11 @@ int create_host_file(struct fiber *f, const struct create_request *req, const ch
 		ret = create_get_size(&req->options, "extent_size_hint", &hint, err);
 	if (ret == 0)
 		ret = file_create(f, out, path, bytes, &policy, err);
-	if (ret == 0)
-		file_set_hints(*out, nocow, hint);
-	return ret;
+	if (ret < 0)
+		return ret;
+	file_set_hints(*out, nocow, hint);
+	file_set_stop(*out, req->stop);
+	return 0;
 }
 
 int create_close_file(struct fiber *f, struct image *file, int ret, struct error *err)

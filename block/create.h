@@ -26,6 +26,7 @@ struct create_request {
 	bool unsafe_backing;		    /* do not open the backing file */
 	enum cache_mode cache;		    /* how the new file is written */
 	const struct unlock_policy *unlock; /* passphrases; NULL: none */
+	const bool *stop;		    /* set meanwhile: give up; NULL: never */
 
 	/* By image_create_prepare: */
 	const struct image_driver *driver;

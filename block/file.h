@@ -20,6 +20,9 @@ int file_create(struct fiber *f, struct image **out, const char *path, u64 bytes
 		const struct open_policy *policy, struct error *err);
 /* Take the name of a regular file away, which could not be made whole. */
 void file_remove(const struct image *img);
+/* Writing zeros for preallocation ends with -EINTR when *stop is set, by the loop's
+ * thread; NULL: nobody will. */
+void file_set_stop(struct image *img, const bool *stop);
 /* Tell the file system how the file will be used. */
 void file_set_hints(struct image *img, bool nocow, u64 extent_bytes);
 /* Copy between two host files in the kernel, sharing blocks where it can; any error:

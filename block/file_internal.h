@@ -15,6 +15,7 @@ struct host_file {
 	bool share;		 /* [const] */
 	bool discard;		 /* [const] discard requests reach the host */
 	bool unsafe;		 /* [const] flush does nothing */
+	const bool *stop;	 /* [loop] file_set_stop */
 	bool direct;		 /* [const] O_DIRECT: the two alignments below count */
 	u32 memory_align;	 /* [const] of buffers */
 	u32 io_align;		 /* [const] of offsets and lengths */

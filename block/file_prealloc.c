@@ -14,7 +14,7 @@
 #define ZERO_PAGE  4096
 
 /* As image_zero, but written in any case. */
-static int write_zeros(struct fiber *f, struct image *img, u64 goff, u64 end)
+static int write_zeros(struct fiber *f, struct host_file *file, u64 goff, u64 end)
 {
 	static const u8 zeros[ZERO_PAGE] __attribute__((aligned(ZERO_PAGE)));
 	struct iovec iov[ZERO_CHUNK / ZERO_PAGE];
@@ -28,7 +28,9 @@ static int write_zeros(struct fiber *f, struct image *img, u64 goff, u64 end)
 			iov[n].iov_base = (void *)(uintptr_t)zeros;
 			iov[n].iov_len = MIN(left, (u64)ZERO_PAGE);
 		}
-		ret = image_write(f, img, goff, iov, n);
+		ret = file->stop && *file->stop ? -EINTR : 0;
+		if (ret == 0)
+			ret = image_write(f, &file->img, goff, iov, n);
 		goff += part;
 	}
 	return ret;
@@ -49,17 +51,22 @@ int file_preallocate(struct fiber *f, struct host_file *file, u64 from, u64 to, 
 		ret = io_fallocate(f, file->fd, 0, from, to - from);
 		file->writes_done++;
 		if (ret == -EOPNOTSUPP || ret == -ENOSYS) /* as the C library would */
-			ret = write_zeros(f, &file->img, from, to);
+			ret = write_zeros(f, file, from, to);
 		if (ret < 0)
 			return err_set_errno(err, ret, "Could not preallocate new data");
 		break;
 	case PREALLOC_FULL:
-		ret = write_zeros(f, &file->img, from, to);
+		ret = write_zeros(f, file, from, to);
 		if (ret < 0)
 			return err_set_errno(err, ret, "Could not write zeros for preallocation");
 		break;
 	}
 	return ret;
+}
+
+void file_set_stop(struct image *img, const bool *stop)
+{
+	container_of(img, struct host_file, img)->stop = stop;
 }
 
 /* Hints only: a file system that knows neither is as good. */

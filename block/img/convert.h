@@ -28,5 +28,7 @@ int convert_help(struct convert *c);
 /* Take the name of what we made away: it is not complete. */
 struct image;
 void img_remove_target(const struct image *target);
+/* The same for one that is closed, or could not be opened for want of a passphrase. */
+void img_remove_name(struct img *ctx, const char *name);
 
 #endif

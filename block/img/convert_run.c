@@ -142,6 +142,7 @@ static int create_target(struct run *r)
 	r->ctx->unlock.when = UNLOCK_NOW;
 	r->req.unlock = &r->ctx->unlock;
 	r->req.cache = CACHE_UNSAFE;
+	r->req.stop = r->ctx->stop;
 	ret = image_create_prepare(r->ctx->f, &r->req, &err);
 	if (ret == 0)
 		ret = image_create_run(r->ctx->f, &r->req, &err);
@@ -282,7 +283,7 @@ static u64 target_granule(struct image *target, bool compress)
  * costs nothing. */
 static bool make_zero(struct run *r)
 {
-	if (r->backed || !r->c->sparse_bytes)
+	if (r->backed || !r->c->sparse_bytes || r->progress.interrupted)
 		return false;
 	return image_zero(r->ctx->f, r->target, 0, r->copy.bytes,
 			  ZERO_MAY_UNMAP | ZERO_NO_FALLBACK) == 0;
@@ -332,18 +333,16 @@ void img_remove_target(const struct image *target)
 	file_remove(img);
 }
 
-/* A target that was made and cannot be opened, for want of a passphrase, say; or is
- * closed by now. */
-static void remove_unopened(struct run *r)
+void img_remove_name(struct img *ctx, const char *name)
 {
 	struct open_policy policy = {.format = "file"};
 	struct error ignored = {0};
 	struct image *file;
 
-	if (image_open(r->ctx->f, &file, r->c->target, &policy, &ignored) < 0)
+	if (image_open(ctx->f, &file, name, &policy, &ignored) < 0)
 		return;
 	img_remove_target(file);
-	image_close(r->ctx->f, file);
+	image_close(ctx->f, file);
 }
 
 static int with_target(struct run *r)
@@ -351,10 +350,13 @@ static int with_target(struct run *r)
 	struct convert *c = r->c;
 	int code;
 
+	/* Before there is a target: an empty one looks complete. */
+	img_progress_begin(r->ctx, &r->progress, false);
+	r->began = true;
 	if (!c->skip_create && create_target(r))
 		return IMG_ERROR;
 	if (!c->skip_create && open_created(r)) {
-		remove_unopened(r);
+		img_remove_name(r->ctx, r->c->target);
 		return IMG_ERROR;
 	}
 	if (c->skip_create && open_existing(r))
@@ -364,8 +366,7 @@ static int with_target(struct run *r)
 			img_remove_target(r->target);
 		return IMG_ERROR;
 	}
-	img_progress_begin(r->ctx, &r->progress, c->progress);
-	r->began = true;
+	img_progress_show(&r->progress, c->progress);
 	code = copy(r);
 	if (code == IMG_OK && c->bitmaps)
 		code = copy_bitmaps(r);
@@ -380,7 +381,7 @@ static int close_target(struct run *r, int code)
 	int closed = img_close(r->ctx, r->target, code);
 
 	if (code == IMG_OK && closed != IMG_OK && !r->c->skip_create)
-		remove_unopened(r);
+		img_remove_name(r->ctx, r->c->target);
 	return closed;
 }
 

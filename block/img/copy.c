@@ -372,7 +372,7 @@ int copy_run(struct copy *c)
 		if (!workers[i].buf && c->code == IMG_OK)
 			c->code = img_error(c->ctx, "cannot get memory for buffers");
 	}
-	if (c->code == IMG_OK)
+	if (!is_stopped(c))
 		run(c, workers);
 	for (unsigned i = 0; i < c->workers; i++) {
 		free(workers[i].buf);

@@ -3,6 +3,7 @@
 
 #include "block/create.h"
 #include "block/driver.h"
+#include "block/img/progress.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -52,8 +53,10 @@ static void warn_guessed(struct create *c)
 
 static int create_image(struct create *c)
 {
+	struct img_progress progress;
 	struct error err = {0};
 	AUTO_FREE char *text = NULL;
+	int ret;
 
 	if (image_create_prepare(c->ctx->f, &c->req, &err) < 0)
 		return fail(c, &err);
@@ -61,7 +64,11 @@ static int create_image(struct create *c)
 	text = image_create_text(&c->req);
 	img_say(c->ctx, "Formatting '%s', %s\n", c->req.name, text);
 	fflush(stdout);
-	return image_create_run(c->ctx->f, &c->req, &err) < 0 ? fail(c, &err) : IMG_OK;
+	img_progress_begin(c->ctx, &progress, false);
+	c->req.stop = c->ctx->stop;
+	ret = image_create_run(c->ctx->f, &c->req, &err);
+	img_progress_end(&progress, ret == 0);
+	return ret < 0 ? fail(c, &err) : IMG_OK;
 }
 
 /* --- command line -------------------------------------------------------------- */

@@ -18,6 +18,7 @@ struct dd {
 	const char *in, *out, *out_format;
 	u64 block_bytes, count, skip;
 	bool has_count;
+	struct img_progress progress;
 };
 
 /* --- copying --------------------------------------------------------------------- */
@@ -25,14 +26,12 @@ struct dd {
 static int copy_blocks(struct dd *d, struct image *from, struct image *to, u64 end)
 {
 	AUTO_FREE u8 *buf = try_alloc_aligned(align_up(d->block_bytes, 4096), 4096);
-	struct img_progress progress;
 	u64 start = d->skip * d->block_bytes, at = start;
 	int code = IMG_OK, ret;
 
 	if (!buf)
 		return img_error(d->ctx, "cannot get memory for blocks of %llu bytes",
 				 (unsigned long long)d->block_bytes);
-	img_progress_begin(d->ctx, &progress, false);
 	while (at < end && code == IMG_OK) {
 		u64 bytes = MIN(d->block_bytes, end - at);
 
@@ -46,12 +45,11 @@ static int copy_blocks(struct dd *d, struct image *from, struct image *to, u64 e
 		if (ret < 0)
 			code = img_error(d->ctx, "error while writing to output image file: %s",
 					 strerror(-ret));
-		if (code == IMG_OK && progress.interrupted)
+		if (code == IMG_OK && d->progress.interrupted)
 			code = img_error(d->ctx, "interrupted: '%s' is not complete", d->out);
 		at += bytes;
-		img_progress_set(&progress, at - start, end - start);
+		img_progress_set(&d->progress, at - start, end - start);
 	}
-	img_progress_end(&progress, code == IMG_OK);
 	return code;
 }
 
@@ -82,6 +80,7 @@ static int create_target(struct dd *d, u64 bytes)
 	opts_set(&req.options, "size", size);
 	req.cache = CACHE_UNSAFE;
 	req.unlock = &d->ctx->unlock;
+	req.stop = d->ctx->stop;
 	ret = image_create(d->ctx->f, &req, &err);
 	image_create_fini(&req);
 	if (ret < 0)
@@ -90,24 +89,35 @@ static int create_target(struct dd *d, u64 bytes)
 	return IMG_OK;
 }
 
-static int copy(struct dd *d, struct image *from)
+static int fill_target(struct dd *d, struct image *from, u64 end, u64 bytes)
 {
 	struct img_source how = {.format = d->out_format, .writable = true, .cache = "unsafe"};
 	struct image *to;
-	u64 end, bytes;
 	int code;
 
-	find_sizes(d, from, &end, &bytes);
-	if (create_target(d, bytes))
-		return IMG_ERROR;
 	if (img_open(d->ctx, d->out, &how, &to))
 		return IMG_ERROR;
 	if (d->skip && !bytes) /* no failure to the reference */
 		img_error(d->ctx, "%s: cannot skip to specified offset", d->in);
 	code = bytes ? copy_blocks(d, from, to, end) : IMG_OK;
-	if (code != IMG_OK)
-		img_remove_target(to);
 	return img_close(d->ctx, to, code);
+}
+
+static int copy(struct dd *d, struct image *from)
+{
+	u64 end, bytes;
+	int code;
+
+	find_sizes(d, from, &end, &bytes);
+	img_progress_begin(d->ctx, &d->progress, false);
+	code = create_target(d, bytes);
+	if (code == IMG_OK) {
+		code = fill_target(d, from, end, bytes);
+		if (code != IMG_OK)
+			img_remove_name(d->ctx, d->out);
+	}
+	img_progress_end(&d->progress, code == IMG_OK);
+	return code;
 }
 
 /* --- command line ------------------------------------------------------------------- */

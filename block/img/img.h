@@ -29,6 +29,7 @@ struct img {
 	struct secrets secrets;	     /* of --object */
 	struct unlock_policy unlock; /* these, else the terminal */
 	int bad_object;		     /* exit code for a wrong --object: IMG_ERROR, or compare's */
+	const bool *stop;	     /* [atomic] between img_progress_begin and _end, else NULL */
 };
 
 struct img_command {

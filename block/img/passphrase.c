@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <termios.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ struct question {
 	const char *program, *image, *why;
 	struct key *line;
 	size_t n;
+	const bool *stop; /* [atomic] img_progress; NULL: signals end the process */
 };
 
 /* 1: the line is complete; else 0, or what ends it early. */
@@ -47,13 +49,26 @@ static int take_char(struct question *q, u8 c)
 	}
 }
 
+/* Wait for a key, or for a signal that the loop has taken. */
+static bool wait_key(int fd, const struct question *q)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	if (!q->stop)
+		return true;
+	while (!__atomic_load_n(q->stop, __ATOMIC_RELAXED))
+		if (poll(&p, 1, 100))
+			return true;
+	return false;
+}
+
 static int read_line(int fd, struct question *q)
 {
 	int ret = 0;
 	u8 c;
 
 	while (ret == 0) {
-		s64 got = sys_read(fd, &c, 1);
+		s64 got = wait_key(fd, q) ? sys_read(fd, &c, 1) : -EINTR;
 
 		if (got <= 0)
 			return got < 0 ? (int)got : -EINTR;
@@ -113,7 +128,7 @@ int img_ask(struct fiber *f, void *arg, const struct unlock_question *what, stru
 {
 	const struct img *ctx = arg;
 	struct key line;
-	struct question q = {ctx->program, what->image, what->why, &line, 0};
+	struct question q = {ctx->program, what->image, what->why, &line, 0, ctx->stop};
 	int ret = key_new(&line, PASSPHRASE_MOST);
 
 	if (ret == 0) {

@@ -31,7 +31,8 @@ static void on_signal(struct loop_watch *watch, u32 revents)
 		else
 			fprintf(stderr, "    (%3.2f/100%%)\n", p->percent);
 	} else {
-		p->interrupted = true;
+		/* The pool's thread that reads a passphrase looks at it. */
+		__atomic_store_n(&p->interrupted, true, __ATOMIC_RELAXED);
 	}
 }
 
@@ -51,7 +52,7 @@ void img_progress_begin(struct img *ctx, struct img_progress *p, bool shown)
 {
 	int fd;
 
-	*p = (struct img_progress){.shown = shown && !ctx->quiet};
+	*p = (struct img_progress){.ctx = ctx};
 	take_signals(p);
 	fd = signalfd(-1, &p->taken, SFD_NONBLOCK | SFD_CLOEXEC);
 	p->watch.fd = fd;
@@ -59,6 +60,13 @@ void img_progress_begin(struct img *ctx, struct img_progress *p, bool shown)
 		pthread_sigmask(SIG_SETMASK, &p->before, NULL);
 	else
 		loop_watch_add(fiber_loop(ctx->f), &p->watch, fd, POLLIN, on_signal);
+	ctx->stop = &p->interrupted;
+	img_progress_show(p, shown);
+}
+
+void img_progress_show(struct img_progress *p, bool shown)
+{
+	p->shown = shown && !p->ctx->quiet;
 	if (p->shown)
 		show(p);
 }
@@ -78,6 +86,7 @@ void img_progress_end(struct img_progress *p, bool ok)
 	}
 	if (p->shown)
 		putchar('\n');
+	p->ctx->stop = NULL;
 	if (p->watch.fd < 0)
 		return;
 	loop_watch_del(&p->watch);
