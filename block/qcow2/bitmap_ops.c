@@ -39,7 +39,7 @@ static int begin(struct fiber *f, struct image *img, struct bitmap_change *c, st
 
 	if (!img->writable)
 		return err_set(err, -EROFS, "Image '%.100s' is read-only", img->name);
-	ret = write_begin(f, q);
+	ret = header_begin_bitmaps(f, q);
 	if (ret < 0)
 		return err_set(err, ret, "Could not write to the image: %s", strerror(-ret));
 	ret = bitmap_change_begin(f, q, c);

@@ -168,7 +168,7 @@ int qcow2_check(struct fiber *f, struct image *img, struct check_request *req, s
 {
 	struct qcow2 *q = to_qcow2(img);
 	struct check c = {.q = q, .req = req, .structure = true};
-	int ret = q->writing && !q->corrupt ? qcow2_commit_all(f, q) : 0;
+	int ret = q->changed && !q->corrupt ? qcow2_commit_all(f, q) : 0;
 
 	req->result = (struct check_result){0};
 	if (ret < 0)

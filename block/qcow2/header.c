@@ -389,7 +389,22 @@ int header_begin_writing(struct fiber *f, struct qcow2 *q)
 	if (ret == 0 && !q->writing)
 		ret = bitmaps_begin(f, q);
 	if (ret == 0)
-		q->writing = true;
+		q->writing = q->changed = true;
+	fiber_mutex_unlock(f, &q->begin_lock);
+	return ret;
+}
+
+/* Bitmaps alone: no guest data is written that they would have to follow, so that a
+ * change which fails leaves them as they are. */
+int header_begin_bitmaps(struct fiber *f, struct qcow2 *q)
+{
+	int ret = q->corrupt ? -EIO : 0;
+
+	fiber_mutex_lock(f, &q->begin_lock);
+	if (ret == 0 && !q->writing)
+		ret = header_clear_autoclear(f, q, q->bitmap_set ? AUTOCLEAR_BITMAPS : 0);
+	if (ret == 0)
+		q->changed = true;
 	fiber_mutex_unlock(f, &q->begin_lock);
 	return ret;
 }

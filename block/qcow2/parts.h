@@ -15,6 +15,7 @@ void header_fini(struct qcow2 *q);
 int header_write(struct fiber *f, struct qcow2 *q);
 /* Clear autoclear bits before the first write of a session; durable.  Suspends. */
 int header_begin_writing(struct fiber *f, struct qcow2 *q);
+int header_begin_bitmaps(struct fiber *f, struct qcow2 *q);
 /* Clear autoclear bits but those to keep; durable.  Suspends. */
 int header_clear_autoclear(struct fiber *f, struct qcow2 *q, u64 keep);
 /* Set or clear an incompatible feature bit, durably.  Suspends. */

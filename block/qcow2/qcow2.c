@@ -321,7 +321,7 @@ static int write_out(struct fiber *f, struct qcow2 *q)
 {
 	int ret, stored;
 
-	if (q->corrupt || !q->writing)
+	if (q->corrupt || !q->changed)
 		return 0;
 	stored = bitmaps_end(f, q);
 	ret = qcow2_commit_all(f, q);
@@ -339,7 +339,7 @@ static int qcow2_settle(struct fiber *f, struct image *img)
 	changes_freeze(f, q);
 	ret = write_out(f, q);
 	if (ret == 0)
-		q->writing = false; /* the next write clears autoclear bits again */
+		q->writing = q->changed = false; /* the next write clears autoclear bits again */
 	changes_thaw(q);
 	if (ret == 0 && q->data_external)
 		ret = image_set_writable(f, q->data, false, &(struct error){0});

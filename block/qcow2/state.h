@@ -55,9 +55,9 @@ struct qcow2 {
 	char *bitmaps_error;	       /* check_only: why they could not be read */
 	struct bitmap_set *bitmap_set; /* NULL: none */
 	struct dirty_map *tracking;    /* what was written, for bitmaps; NULL: nobody asks */
-	bool writing;		       /* autoclear bits are gone: anything may be written */
-	bool beginning;		       /* bitmaps are being marked, writers wait for it */
-	bool corrupt, told;	       /* seen in this session or set in the header; said so */
+	bool writing, changed; /* autoclear bits are gone: all may be written; or bitmaps alone */
+	bool beginning;	       /* bitmaps are being marked, writers wait for it */
+	bool corrupt, told;    /* seen in this session or set in the header; said so */
 	bool closing;
 	struct qcow2_crypt crypt;
 
