@@ -285,7 +285,8 @@ static int open_new(struct rebase *r)
 	return IMG_OK;
 }
 
-static int change_name(struct rebase *r)
+/* qcow2_set_backing, or qcow2_judge_backing before anything is copied. */
+static int change_name(struct rebase *r, __typeof__(qcow2_set_backing) *change)
 {
 	struct error err = {0};
 	int ret;
@@ -295,7 +296,7 @@ static int change_name(struct rebase *r)
 	else if (*r->backing && !r->format)
 		ret = err_set(&err, -EINVAL, "backing format must be specified");
 	else
-		ret = qcow2_set_backing(r->ctx->f, r->overlay, r->backing, r->format, &err);
+		ret = change(r->ctx->f, r->overlay, r->backing, r->format, &err);
 	if (ret == -ENOSPC)
 		return img_error(r->ctx,
 				 "Could not change the backing file to '%s': No space left in the "
@@ -312,13 +313,15 @@ static int rebase(struct rebase *r)
 	int code = IMG_OK;
 
 	if (r->overlay->driver != &qcow2_driver)
-		return change_name(r);
+		return change_name(r, qcow2_set_backing);
 	if (!r->unsafe && *r->backing)
 		code = open_new(r);
 	if (code == IMG_OK && !r->unsafe)
+		code = change_name(r, qcow2_judge_backing);
+	if (code == IMG_OK && !r->unsafe)
 		code = copy_differences(r);
 	if (code == IMG_OK)
-		code = change_name(r);
+		code = change_name(r, qcow2_set_backing);
 	image_close(r->ctx->f, r->fresh);
 	return code;
 }

@@ -15,9 +15,11 @@
  *    backing_hoff where the name is.  Copy, sync, first sector, sync; after that
  *    the way is free for the first case.
  * Names of features are left out of the copy if there is no room, as they are for
- * messages only.  Where even that does not fit (clusters of 1 or 2 KiB nearly
- * filled; a version 2 header whose extensions fill more than a sector) a cut
- * between two sectors may lose extensions or the name: the format has no way.
+ * messages only.  Clusters of 1 or 2 KiB may have no such end:
+ *  - without names of features the old header, or the new one, may fit into the
+ *    first sector: that alone first, sync; what it does not use is free.
+ * Where even that does not fit (names of backing files of hundreds of bytes) there is
+ * no way that a power cut would not break: -ENOSPC, and nothing is changed.
  *
  * Fixed fields that commits switch (sizes, places of tables) are always those in
  * memory.  Thread: the image's loop; holds head_lock all along. */
@@ -40,6 +42,7 @@ struct update {
 	u8 *old;		 /* the cluster as it was */
 	u8 *disk;		 /* as it is on disk now */
 	u8 *now;		 /* as it shall be */
+	u8 *copy;		 /* in between */
 	u64 ext_end;		 /* of the old extensions */
 	u64 old_end, now_end;	 /* of what they use */
 	struct disk_header base; /* what q->head held when it was set last */
@@ -215,7 +218,7 @@ static u64 fixed_end(const u8 *old)
 	return MAX(bytes, sizeof(struct disk_header));
 }
 
-static u64 put_fixed(const struct update *u)
+static u64 put_fixed(const struct update *u, u8 *cluster)
 {
 	const struct header_change *c = u->change;
 	const struct disk_header *old = (const struct disk_header *)u->old;
@@ -232,32 +235,36 @@ static u64 put_fixed(const struct update *u)
 		h.compatible = be64_of(bits_of(be64_get(h.compatible), c->compatible));
 		h.autoclear = be64_of(bits_of(be64_get(h.autoclear), c->autoclear));
 		if (be32_get(old->version) > 2)
-			memcpy(u->now, u->old, bytes);
+			memcpy(cluster, u->old, bytes);
 	}
-	memcpy(u->now, &h, MIN(bytes, sizeof(h)));
+	memcpy(cluster, &h, MIN(bytes, sizeof(h)));
 	return bytes;
 }
 
-static int build(struct update *u)
+/* The new header into `cluster`; *end: behind what it uses. */
+static int build_as(const struct update *u, u8 *cluster, bool names, u64 *end)
 {
 	const struct header_change *c = u->change;
 	const struct disk_header *old = (const struct disk_header *)u->old;
 	const char *name = (const char *)u->old + be64_get(old->backing_hoff);
 	u64 name_bytes = be64_get(old->backing_hoff) ? be32_get(old->backing_bytes) : 0;
-	int ret = -ENOSPC;
+	int ret;
 
 	if (c->set_backing) {
 		name = c->backing;
 		name_bytes = name ? strlen(name) : 0;
 	}
-	for (int names = 1; names >= 0 && ret == -ENOSPC; names--) {
-		memset(u->now, 0, u->q->cluster_bytes);
-		u->now_end = put_fixed(u);
-		ret = put_all(u, c, u->now, &u->now_end, names && load_be32(u->now + 4) > 2);
-		if (ret == 0)
-			ret = put_name(u->now, u->q->cluster_bytes, &u->now_end, name, name_bytes);
-	}
-	return ret;
+	memset(cluster, 0, u->q->cluster_bytes);
+	*end = put_fixed(u, cluster);
+	ret = put_all(u, c, cluster, end, names && load_be32(cluster + 4) > 2);
+	return ret < 0 ? ret : put_name(cluster, u->q->cluster_bytes, end, name, name_bytes);
+}
+
+static int build(struct update *u)
+{
+	int ret = build_as(u, u->now, true, &u->now_end);
+
+	return ret == -ENOSPC ? build_as(u, u->now, false, &u->now_end) : ret;
 }
 
 /* --- writing --- */
@@ -337,8 +344,8 @@ static bool collides(const struct update *u)
 	       memcmp(u->old + HEADER_SECTOR, u->now + HEADER_SECTOR, end - HEADER_SECTOR) != 0;
 }
 
-/* The old content at `at`: in version 2 only the name can move. */
-static int build_copy(const struct update *u, u8 *copy, u64 at, bool names)
+/* The old content from *at on: in version 2 only the name can move. */
+static int build_copy(const struct update *u, u8 *copy, u64 *at, bool names)
 {
 	static const struct header_change nothing;
 	const struct disk_header *old = (const struct disk_header *)u->old;
@@ -351,40 +358,60 @@ static int build_copy(const struct update *u, u8 *copy, u64 at, bool names)
 		u64 fixed = fixed_end(u->old);
 
 		fields_from(h, old);
-		h->header_bytes = be32_of((u32)at);
+		h->header_bytes = be32_of((u32)*at);
 		memset(copy + fixed, 0, HEADER_SECTOR - fixed);
-		ret = put_all(u, &nothing, copy, &at, names);
+		ret = put_all(u, &nothing, copy, at, names);
 	} else if (u->ext_end > HEADER_SECTOR) {
 		return -ENOSPC;
 	}
 	return ret < 0 ? ret
-		       : put_name(copy, u->q->cluster_bytes, &at, (const char *)u->old + name,
+		       : put_name(copy, u->q->cluster_bytes, at, (const char *)u->old + name,
 				  name ? be32_get(old->backing_bytes) : 0);
 }
 
-/* Get the old content out of the way.  0 also where there is no way to do so. */
-static int move_away(struct fiber *f, struct update *u)
+/* How the old content gets out of the way: u->copy, of which the first sector is the
+ * switch, needs what is written from *from on (the cluster's end: nothing). */
+static int find_way(struct update *u, u64 *from)
 {
-	u64 at = align_up(MAX(u->old_end, u->now_end), HEADER_SECTOR), end = u->q->cluster_bytes;
-	AUTO_FREE u8 *copy = try_alloc(end);
+	u64 behind = align_up(MAX(u->old_end, u->now_end), HEADER_SECTOR);
+	u64 end = u->q->cluster_bytes, at;
 	int ret = -ENOSPC;
 
-	if (!copy)
-		return -ENOMEM;
-	for (int names = 1; names >= 0 && ret == -ENOSPC && at < end; names--)
-		ret = build_copy(u, copy, at, names);
-	if (ret == -ENOSPC)
+	*from = behind;
+	for (int names = 1; names >= 0 && ret == -ENOSPC && behind < end; names--) {
+		at = behind;
+		ret = build_copy(u, u->copy, &at, names);
+	}
+	if (ret != -ENOSPC)
+		return ret;
+	*from = end;
+	at = be32_get(u->base.version) > 2 ? fixed_end(u->old) : u->ext_end;
+	ret = build_copy(u, u->copy, &at, false);
+	if (ret == 0 && at <= HEADER_SECTOR)
 		return 0;
-	ret = write_range(f, u, copy, at, end);
+	ret = build_as(u, u->copy, false, &at);
+	return ret == 0 && at > HEADER_SECTOR ? -ENOSPC : ret;
+}
+
+static int make_way(struct fiber *f, struct update *u, u64 from)
+{
+	int ret = write_range(f, u, u->copy, from, u->q->cluster_bytes);
+
 	if (ret == 0)
 		ret = file_sync(f, u->q);
-	return ret == 0 ? switch_sector(f, u, copy) : ret;
+	return ret == 0 ? switch_sector(f, u, u->copy) : ret;
 }
 
 static int write_cluster(struct fiber *f, struct update *u)
 {
-	u64 end = u->q->cluster_bytes, used = align_up(u->now_end, HEADER_SECTOR);
-	int ret = collides(u) ? move_away(f, u) : 0;
+	u64 end = u->q->cluster_bytes, used = align_up(u->now_end, HEADER_SECTOR), from;
+	bool in_the_way = collides(u);
+	int ret = in_the_way ? find_way(u, &from) : 0;
+
+	if (ret < 0 || u->change->judge_only)
+		return ret;
+	if (in_the_way)
+		ret = make_way(f, u, from);
 
 	if (ret == 0)
 		ret = write_range(f, u, u->now, HEADER_SECTOR, used);
@@ -404,7 +431,8 @@ static int run(struct fiber *f, struct update *u)
 	u->old = try_alloc_aligned(q->cluster_bytes, MIN(q->cluster_bytes, 4096u));
 	u->disk = try_alloc_aligned(q->cluster_bytes, MIN(q->cluster_bytes, 4096u));
 	u->now = try_alloc_aligned(q->cluster_bytes, MIN(q->cluster_bytes, 4096u));
-	if (!u->old || !u->disk || !u->now)
+	u->copy = try_alloc_aligned(q->cluster_bytes, MIN(q->cluster_bytes, 4096u));
+	if (!u->old || !u->disk || !u->now || !u->copy)
 		return -ENOMEM;
 	ret = qcow2_pread(f, q->img.below, 0, u->old, q->cluster_bytes);
 	if (ret < 0)
@@ -425,13 +453,14 @@ int header_update(struct fiber *f, struct qcow2 *q, const struct header_change *
 
 	fiber_mutex_lock(f, &q->head_lock);
 	ret = run(f, &u);
-	if (ret == 0 && change->version)
+	if (ret == 0 && change->version && !change->judge_only)
 		q->version = change->version;
 	fiber_mutex_unlock(f, &q->head_lock);
 	free(u.exts.v);
 	free(u.old);
 	free(u.disk);
 	free(u.now);
+	free(u.copy);
 	return ret;
 }
 
@@ -443,32 +472,58 @@ static void replace(char **text, const char *with)
 	*text = with && *with ? xstrdup(with) : NULL;
 }
 
-int qcow2_set_backing(struct fiber *f, struct image *img, const char *name, const char *format,
-		      struct error *err)
+/* Judge it, or do it. */
+static int change_backing(struct fiber *f, struct qcow2 *q, const char *name, const char *format,
+			  bool judge_only, struct error *err)
 {
-	struct qcow2 *q = to_qcow2(img);
-	const char *no_name = name && *name ? name : NULL;
-	struct header_ext ext = {EXT_BACKING_FORMAT, no_name && format && *format ? format : NULL,
-				 0};
-	struct header_change change = {
-		.set_backing = true, .backing = no_name, .exts = &ext, .n = 1};
-	int ret;
+	struct header_ext ext = {EXT_BACKING_FORMAT, format, format ? (u32)strlen(format) : 0};
+	struct header_change change = {.judge_only = judge_only,
+				       .set_backing = true,
+				       .backing = name,
+				       .exts = &ext,
+				       .n = 1};
+	int ret = 0;
 
-	if (no_name && q->data_raw) /* the data file alone is to show the disk */
+	if (name && q->data_raw) /* the data file alone is to show the disk */
 		return err_set(err, -EINVAL, "%s", strerror(EINVAL));
-	if (no_name && strlen(no_name) > QCOW2_MAX_BACKING_NAME)
+	if (name && strlen(name) > QCOW2_MAX_BACKING_NAME)
 		return err_set(err, -EINVAL, "Backing file name too long");
-	if (ext.data && strlen(format) > 15)
+	if (format && strlen(format) > 15)
 		return err_set(err, -EINVAL, "Backing format name too long");
-	ext.bytes = ext.data ? (u32)strlen(format) : 0;
-	ret = write_begin(f, q);
+	if (!judge_only)
+		ret = write_begin(f, q);
 	if (ret == 0)
 		ret = header_update(f, q, &change);
 	if (ret < 0)
 		return err_set(err, ret, "%s",
 			       ret == -ENOSPC ? "No space left in the file header"
 					      : strerror(-ret));
-	replace(&img->backing_name, no_name);
-	replace(&img->backing_format, ext.data);
+	return 0;
+}
+
+static const char *if_any(const char *text)
+{
+	return text && *text ? text : NULL;
+}
+
+int qcow2_judge_backing(struct fiber *f, struct image *img, const char *name, const char *format,
+			struct error *err)
+{
+	name = if_any(name);
+	return change_backing(f, to_qcow2(img), name, name ? if_any(format) : NULL, true, err);
+}
+
+int qcow2_set_backing(struct fiber *f, struct image *img, const char *name, const char *format,
+		      struct error *err)
+{
+	int ret;
+
+	name = if_any(name);
+	format = name ? if_any(format) : NULL;
+	ret = change_backing(f, to_qcow2(img), name, format, false, err);
+	if (ret < 0)
+		return ret;
+	replace(&img->backing_name, name);
+	replace(&img->backing_format, format);
 	return 0;
 }

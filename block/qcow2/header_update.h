@@ -16,7 +16,8 @@ struct header_bits {
 };
 
 struct header_change {
-	u32 version; /* 0: stays */
+	bool judge_only; /* would there be room?  Nothing is written */
+	u32 version;	 /* 0: stays */
 	struct header_bits incompatible, compatible, autoclear;
 	bool set_backing;
 	const char *backing; /* with set_backing; NULL: none */

@@ -65,5 +65,8 @@ void qcow2_get_info(struct image *img, struct qcow2_info *out); /* img->driver i
  * header.  Suspends. */
 int qcow2_set_backing(struct fiber *f, struct image *img, const char *name, const char *format,
 		      struct error *err);
+/* What would qcow2_set_backing say?  Suspends. */
+int qcow2_judge_backing(struct fiber *f, struct image *img, const char *name, const char *format,
+			struct error *err);
 
 #endif

@@ -130,20 +130,20 @@ static void judge_convert(struct fiber *f, void *arg, size_t events)
 static void run_scenario(void **state, void (*set_up)(struct rig *r, struct loop *loop),
 			 struct scenario s)
 {
-	/* In 1 and 2 KiB a header may have no room to change its name safely. */
 	static const struct {
 		u32 cluster_bytes, refcount_bits;
 		bool lazy;
 		u64 bytes;
 	} shapes[] = {{65536, 16, false, 2 * MiB}, {512, 64, false, 384 * KiB},
 		      {4096, 16, true, 768 * KiB}, {2 * MiB, 16, false, 10 * MiB},
-		      {8192, 8, true, 768 * KiB},  {65536, 16, true, 2 * MiB}};
+		      {8192, 8, true, 768 * KiB},  {65536, 16, true, 2 * MiB},
+		      {1024, 16, true, 512 * KiB}, {2048, 32, false, 768 * KiB}};
 	const char *text = getenv("COWVM_CRASH_ROUNDS");
 	u32 rounds = text && atoi(text) > 0 ? (u32)atoi(text) : 0;
-	u32 runs = rounds ? MAX(rounds, (u32)ARRAY_LEN(shapes)) : 3;
+	u32 runs = rounds ? MAX(rounds, (u32)ARRAY_LEN(shapes)) : 4;
 
 	for (u32 i = 0; i < runs; i++) {
-		u32 k = i % ARRAY_LEN(shapes);
+		u32 k = i == 3 ? 6 : i % ARRAY_LEN(shapes);
 		AUTO_FREE char *name =
 			xasprintf("%s, clusters of %u%s", s.name, shapes[k].cluster_bytes,
 				  shapes[k].lazy ? ", lazy refcounts" : "");

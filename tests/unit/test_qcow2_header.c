@@ -20,6 +20,7 @@ struct rig {
 	struct image *img;
 	const char *before, *after; /* names of backing files */
 	u32 old_version, new_version;
+	u32 unknown; /* bytes of an extension that stays */
 };
 
 static int rig_open(struct fiber *f, struct mem_disk *disk, struct record_log *log, bool writable,
@@ -158,6 +159,40 @@ static void a_name_without_room_is_refused_and_changes_nothing(void **state)
 	assert_int_equal(loop_run_fiber(*state, too_long, NULL), 0);
 }
 
+/* Names that fill more than a sector, next to one another: there would be a moment at
+ * which neither is whole. */
+static void no_way(struct fiber *f, void *arg)
+{
+	char name[700];
+	u32 end;
+
+	for (u32 bytes = 1024; bytes <= 2048; bytes *= 2) {
+		struct rig *r = rig_new(f, 3, bytes, NULL);
+
+		end = bytes == 1024 ? 500 : 699;
+		memset(name, 'n', sizeof(name));
+		name[end] = '\0';
+		assert_int_equal(set_backing(f, r, name, "raw"), 0);
+		mem_disk_copy(&r->start, &r->disk);
+		name[end - 1] = 'x';
+		assert_int_equal(set_backing(f, r, name, "raw"), -ENOSPC);
+		assert_int_equal(r->disk.bytes, r->start.bytes);
+		assert_memory_equal(r->disk.data, r->start.data, r->disk.bytes);
+		name[end - 1] = 'n';
+		assert_backing(f, &r->disk, name);
+		assert_int_equal(set_backing(f, r, "short", "raw"), 0);
+		name[end - 1] = 'x';
+		assert_int_equal(set_backing(f, r, name, "raw"), 0);
+		assert_backing(f, &r->disk, name);
+		rig_free(r);
+	}
+}
+
+static void a_name_that_cannot_change_safely_is_refused(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, no_way, NULL), 0);
+}
+
 /* --- power cuts ------------------------------------------------------------------------ */
 
 static void judge(struct fiber *f, struct mem_disk *disk, size_t events, void *arg)
@@ -174,7 +209,7 @@ static void judge(struct fiber *f, struct mem_disk *disk, size_t events, void *a
 		fail_msg("cut after event %zu: the backing format is lost", events);
 	if (*name == 0 && img->backing_format)
 		fail_msg("cut after event %zu: a format without a name", events);
-	if (!has_unknown(disk, 200))
+	if (!has_unknown(disk, r->unknown))
 		fail_msg("cut after event %zu: an extension is lost", events);
 	assert_int_equal(to_qcow2(img)->version,
 			 strcmp(name, r->before) ? r->new_version : r->old_version);
@@ -212,7 +247,7 @@ static void cut_change(struct fiber *f, struct rig *r, const char *to, u32 versi
 
 static void cuts(struct fiber *f, void *arg)
 {
-	static const u32 sizes[] = {2048, 4096, 65536};
+	static const u32 sizes[] = {1024, 2048, 4096, 65536};
 	char longest[400], other[300];
 
 	memset(longest, 'l', sizeof(longest));
@@ -225,9 +260,10 @@ static void cuts(struct fiber *f, void *arg)
 
 		if (sizes[i] == 2048) /* no room for two of each */
 			longest[150] = other[120] = '\0';
-		else
+		else if (sizes[i] > 2048)
 			memset(longest, 'l', 399), memset(other, 'o', 299);
-		put_unknown(&r->disk, 200);
+		r->unknown = sizes[i] == 1024 ? 40 : 200;
+		put_unknown(&r->disk, r->unknown);
 		r->before = "";
 		r->old_version = 3;
 		for (unsigned k = 0; k < ARRAY_LEN(names); k++)
@@ -244,6 +280,7 @@ static void a_power_cut_leaves_the_old_header_or_the_new_one(void **state)
 #define TESTS(X)                                                                                   \
 	X(unknown_extensions_survive_a_rewrite),                                                   \
 		X(a_name_without_room_is_refused_and_changes_nothing),                             \
+		X(a_name_that_cannot_change_safely_is_refused),                                    \
 		X(a_power_cut_leaves_the_old_header_or_the_new_one)
 
 int main(void)
