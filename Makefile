@@ -436,6 +436,7 @@ CRASH_TESTS := \
 	empty \
 	jobs \
 	luks \
+	overlays \
 	replay \
 	serve \
 	snapshots \
@@ -451,6 +452,7 @@ FUZZ_TARGETS := \
 # What test programs share.
 TEST_LIB := \
 	tests/crash/record.o \
+	tests/crash/scribe.o \
 	tests/guest/core_guest.o \
 	tests/lib/ata_rig.o \
 	tests/lib/cuts.o \
@@ -463,7 +465,8 @@ TEST_LIB := \
 TEST_TOOLS := \
 	guest/core_kvm \
 	guest/forgetful \
-	image/blkio
+	image/blkio \
+	image/scarce
 
 LIBS_base    := -luring
 LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libzstd zlib)
@@ -571,6 +574,15 @@ $(O)/tests/crash/cowimg_main.o: block/img/main.c Makefile
 	$(call say,CC)$(CC) $(CPPFLAGS) -Dmain=cowimg_main \
 		$(CFLAGS) -Wno-missing-prototypes -MMD -MP -c -o $@ $<
 
+# External snapshots in a test program, their files in memory.
+$(O)/tests/crash/overlays: private LDFLAGS += -Wl,--wrap=create_host_file \
+	-Wl,--wrap=file_open_path
+
+# The image tool, every allocation of which a test may refuse.
+$(O)/tests/image/scarce: $(O)/tests/crash/cowimg_main.o $(filter-out %/main.o,$(OBJS_img))
+$(O)/tests/image/scarce: private LDFLAGS += -Wl,--wrap=try_alloc \
+	-Wl,--wrap=try_alloc_aligned
+
 # Test programs that take a fake drive instead of block/blk.o.
 FAKE_BLK_TESTS := test_ata test_atapi test_piix_ide
 $(FAKE_BLK_TESTS:%=$(O)/tests/device/%): $(O)/tests/lib/fake_blk.o
@@ -582,7 +594,8 @@ check-unit: $(TEST_BINS)
 # The long form of the power-cut tests: more seeds, more reorderings.
 .PHONY: check-crash
 check-crash: $(CRASH_BINS)
-	COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20) $(CRASH_BINS)
+	@set -e; export COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20); \
+		for t in $(CRASH_BINS); do echo "== $$t"; $$t; done
 
 # Machines killed in the middle of snapshots, for longer than `make check` does it.
 .PHONY: check-kill

@@ -139,11 +139,7 @@ static int get_values(const struct create_request *req, struct qcow2_create_opti
 static int create_data_file(struct fiber *f, const struct create_request *req,
 			    struct qcow2_create_options *q, struct error *err)
 {
-	if (!q->data_file)
-		return 0;
-	if (!strcmp(q->data_file, req->name))
-		return err_set(err, -EINVAL, "The data file must be another file than the image");
-	return create_host_file(f, req, q->data_file, 0, &q->data, err);
+	return q->data_file ? create_host_file(f, req, q->data_file, 0, &q->data, err) : 0;
 }
 
 static int make_files(struct fiber *f, const struct create_request *req,
@@ -151,17 +147,19 @@ static int make_files(struct fiber *f, const struct create_request *req,
 {
 	struct qcow2_create_options q = *o;
 	struct image *file;
-	int ret = create_data_file(f, req, &q, err);
+	int ret;
 
+	if (q.data_file && !strcmp(q.data_file, req->name))
+		return err_set(err, -EINVAL, "The data file must be another file than the image");
+	ret = create_host_file(f, req, req->name, 0, &file, err);
 	if (ret < 0)
 		return ret;
-	ret = create_host_file(f, req, req->name, 0, &file, err);
-	if (ret == 0) {
+	ret = create_data_file(f, req, &q, err);
+	if (ret == 0)
 		ret = qcow2_create(f, file, &q, err);
-		if (ret < 0)
-			file_remove(file);
-		ret = create_close_file(f, file, ret, err);
-	}
+	if (ret < 0)
+		file_remove(file);
+	ret = create_close_file(f, file, ret, err);
 	if (!q.data)
 		return ret;
 	if (ret < 0)

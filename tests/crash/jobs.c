@@ -4,6 +4,7 @@
  * the new name, shows what the guest had flushed.  A job that is run again on what the
  * cut left does the rest.
  * COWVM_CRASH_ROUNDS=N multiplies seeds and samples (make check-crash). */
+#include "tests/crash/scribe.h"
 #include "tests/unit/backends.h"
 
 #include "base/io.h"
@@ -18,11 +19,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define BYTES	(1280 * KiB)
-#define SECTORS (BYTES / 512)
-#define FILES	4
-#define ROUNDS	400 /* of the guest, at most */
-#define EXTENT	24  /* sectors of one write, at most */
+#define FILES 4
 
 enum what { STREAM, STREAM_TO_BASE, COMMIT_BEHIND, COMMIT_ACTIVE, COMMIT_EMPTY, SNAPSHOT };
 
@@ -42,30 +39,20 @@ struct run {
 	struct record_log log;
 	struct blk *blk;
 	struct loop *loop;
-	/* What the guest sees after each of its rounds, which end with a flush. */
-	u16 (*view)[SECTORS];
-	size_t begun[ROUNDS + 1], ended[ROUNDS + 1];
-	u32 rounds;
-	bool stop, guest_ended, job_over;
+	struct scribe scribe;
+	bool job_over;
 	int job_result;
 	size_t change_begun, change_ended; /* events: another file becomes the top */
 	u32 old_top, new_top;
 	struct fiber_queue wait;
 	u64 seed, judged, rerun;
-	u16 stamp;
 };
-
-static void fill(u8 *sector, u16 stamp)
-{
-	for (u32 i = 0; i < 512; i += 2)
-		memcpy(sector + i, &stamp, 2);
-}
 
 /* --- images ------------------------------------------------------------------------ */
 
 static void create(struct fiber *f, struct run *r, u32 at)
 {
-	struct qcow2_create_options opt = {.bytes = BYTES,
+	struct qcow2_create_options opt = {.bytes = SCRIBE_BYTES,
 					   .cluster_bytes = r->s->cluster_bytes,
 					   .backing_file = at ? names[at - 1] : NULL,
 					   .backing_format = at ? "qcow2" : NULL};
@@ -123,98 +110,9 @@ static struct image *open_chain(struct fiber *f, struct mem_disk *disks, u32 top
 static void scribble(struct fiber *f, struct run *r, u32 at)
 {
 	struct image *img = open_chain(f, r->disks, at, NULL);
-	u8 buf[EXTENT * 512];
 
-	for (u32 i = 0; i < 40; i++) {
-		u64 n = 1 + next_random(&r->seed) % EXTENT;
-		u64 sector = next_random(&r->seed) % (SECTORS - n);
-
-		r->stamp = i == 3 ? 0 : (u16)(at * 1000 + i + 1);
-		for (u64 k = 0; k < n; k++) {
-			fill(buf + k * 512, r->stamp);
-			r->view[0][sector + k] = r->stamp;
-		}
-		assert_int_equal(r->stamp ? image_pwrite(f, img, sector * 512, buf, n * 512)
-					  : image_zero(f, img, sector * 512, n * 512, 0),
-				 0);
-	}
+	scribe_scribble(f, &r->scribe, img, (u16)(at * 1000));
 	assert_int_equal(image_close(f, img), 0);
-}
-
-/* --- the guest ----------------------------------------------------------------------- */
-
-struct request {
-	struct blk_req req;
-	struct fiber_queue *wait;
-	int ret;
-};
-
-static void on_done(struct blk_req *req, int ret)
-{
-	struct request *q = container_of(req, struct request, req);
-
-	q->ret = ret;
-	fiber_queue_wake_all(q->wait);
-}
-
-static void submit(struct fiber *f, struct run *r, struct request *q)
-{
-	struct fiber_queue wait;
-
-	fiber_queue_init(&wait);
-	q->wait = &wait;
-	q->ret = 1;
-	q->req.done = on_done;
-	blk_submit(r->blk, &q->req);
-	while (q->ret > 0)
-		fiber_queue_wait(f, &wait);
-	assert_int_equal(q->ret, 0);
-}
-
-/* Every sector at most once in a round: it holds the old value or the new one. */
-static void write_round(struct fiber *f, struct run *r, u16 *view)
-{
-	struct request flush = {.req.op = BLK_FLUSH};
-	u8 buf[EXTENT * 512];
-
-	for (u64 at = next_random(&r->seed) % 300; at + EXTENT < SECTORS;) {
-		u64 n = 1 + next_random(&r->seed) % EXTENT;
-		struct iovec iov = {buf, n * 512};
-		struct request q = {
-			.req = {.op = BLK_WRITE, .goff = at * 512, .iov = &iov, .niov = 1}};
-		bool zero = next_random(&r->seed) % 4 == 0;
-
-		r->stamp = zero ? 0 : (u16)(r->stamp < 5000 ? 5000 : r->stamp + 1);
-		for (u64 k = 0; k < n; k++) {
-			fill(buf + k * 512, r->stamp);
-			view[at + k] = r->stamp;
-		}
-		if (zero)
-			q.req = (struct blk_req){
-				.op = BLK_ZERO, .goff = at * 512, .bytes = n * 512};
-		submit(f, r, &q);
-		if (zero)
-			r->stamp = (u16)(5000 + next_random(&r->seed) % 20000);
-		at += n + next_random(&r->seed) % 700;
-	}
-	submit(f, r, &flush);
-}
-
-static void guest(struct fiber *f, void *arg)
-{
-	struct run *r = arg;
-
-	while (!r->stop && r->rounds < ROUNDS) {
-		u32 i = r->rounds + 1;
-
-		memcpy(r->view[i], r->view[i - 1], sizeof(r->view[0]));
-		r->begun[i] = r->log.n;
-		write_round(f, r, r->view[i]);
-		r->ended[i] = r->log.n;
-		r->rounds = i;
-	}
-	r->guest_ended = true;
-	fiber_queue_wake_all(&r->wait);
 }
 
 /* --- what is cut into ------------------------------------------------------------------- */
@@ -273,12 +171,6 @@ static void put_overlay(struct fiber *f, struct run *r)
 	blk_drain_stop(r->blk);
 }
 
-static void wait_rounds(struct fiber *f, struct run *r, u32 n)
-{
-	for (n += r->rounds; r->rounds < n;)
-		fiber_sleep_ns(f, 10000);
-}
-
 static void record(struct fiber *f, struct run *r)
 {
 	struct image *img;
@@ -297,8 +189,8 @@ static void record(struct fiber *f, struct run *r)
 	assert_int_equal(blk_from_image(&r->blk, r->loop, img), 0);
 	fiber_queue_init(&r->wait);
 	r->old_top = r->new_top = 2;
-	assert_int_equal(fiber_spawn(r->loop, guest, r), 0);
-	wait_rounds(f, r, 2);
+	scribe_start(f, &r->scribe, r->blk);
+	scribe_wait_rounds(f, &r->scribe, 2);
 	if (r->s->what == SNAPSHOT) {
 		put_overlay(f, r);
 		r->new_top = 3;
@@ -308,10 +200,8 @@ static void record(struct fiber *f, struct run *r)
 		if (r->s->what == COMMIT_ACTIVE)
 			r->new_top = 0;
 	}
-	wait_rounds(f, r, 2);
-	r->stop = true;
-	while (!r->guest_ended)
-		fiber_queue_wait(f, &r->wait);
+	scribe_wait_rounds(f, &r->scribe, 2);
+	scribe_stop(f, &r->scribe);
 }
 
 /* --- what must hold ------------------------------------------------------------------------ */
@@ -319,42 +209,15 @@ static void record(struct fiber *f, struct run *r)
 static void check(struct fiber *f, struct mem_disk *disks, u32 at, size_t events)
 {
 	struct image *img = open_one(f, disks, at, NULL, (struct open_policy){.check_only = true});
-	struct check_request req = {0};
-	struct error err = {0};
 
-	if (img->driver->check(f, img, &req, &err) < 0)
-		fail_msg("check: %s", err.text);
-	if (req.result.corruptions || req.result.check_errors)
-		fail_msg("cut after event %zu: %s: %llu corruptions", events, names[at],
-			 (unsigned long long)req.result.corruptions);
+	scribe_check(f, img, events);
 	image_close(f, img);
-}
-
-/* Does the disk show what was flushed by then, or writes begun later? */
-static bool shows(struct fiber *f, struct run *r, struct image *img, size_t events)
-{
-	AUTO_FREE u8 *data = xalloc(BYTES);
-	u32 k = 0;
-
-	while (k < r->rounds && r->ended[k + 1] <= events)
-		k++;
-	assert_int_equal(img->bytes, BYTES);
-	assert_int_equal(image_pread(f, img, 0, data, BYTES), 0);
-	for (u32 i = 0; i < SECTORS; i++) {
-		u16 is;
-
-		memcpy(&is, data + i * 512, 2);
-		assert_memory_equal(data + i * 512, data + i * 512 + 2, 510);
-		if (is != r->view[k][i] && (k == r->rounds || is != r->view[k + 1][i]))
-			return false;
-	}
-	return true;
 }
 
 static bool fits(struct fiber *f, struct run *r, struct mem_disk *disks, u32 top, size_t events)
 {
 	struct image *img = open_chain(f, disks, top, NULL);
-	bool same = shows(f, r, img, events);
+	bool same = scribe_is_shown(f, &r->scribe, img, events);
 
 	assert_int_equal(image_close(f, img), 0);
 	return same;
@@ -372,7 +235,7 @@ static void run_again(struct fiber *f, struct run *r, struct mem_disk *disks, si
 		run_job(f, r, blk);
 		r->rerun++;
 	}
-	if (!shows(f, r, blk->img, events))
+	if (!scribe_is_shown(f, &r->scribe, blk->img, events))
 		fail_msg("cut after event %zu: not the same after another run", events);
 	assert_int_equal(image_close(f, blk->img), 0);
 	blk->img = NULL;
@@ -407,14 +270,14 @@ static void replay(struct fiber *f, void *arg)
 
 	r->s = arg;
 	r->loop = fiber_loop(f);
-	r->view = xalloc((ROUNDS + 2) * sizeof(*r->view));
 	r->seed = cuts.seed = r->s->seed;
+	scribe_init(&r->scribe, &r->log, r->s->seed);
 	cuts.samples = r->s->samples;
 	record(f, r);
 	cuts.start = r->start;
 	cuts_run(f, &cuts);
 	print_message("%s: %zu events, %u rounds, %llu cuts, %llu jobs run again\n", r->s->name,
-		      r->log.n, r->rounds, (unsigned long long)r->judged,
+		      r->log.n, r->scribe.rounds, (unsigned long long)r->judged,
 		      (unsigned long long)r->rerun);
 	assert_true(r->judged > 100);
 	image_close(f, r->blk->img);
@@ -425,7 +288,7 @@ static void replay(struct fiber *f, void *arg)
 		mem_disk_fini(&r->disks[i]);
 		mem_disk_fini(&r->start[i]);
 	}
-	free(r->view);
+	scribe_fini(&r->scribe);
 	free(r);
 }
 

@@ -11,6 +11,7 @@
  *   pack [-P BYTE] OFFSET BYTES      write compressed clusters
  *   fill FILE                        the bytes of FILE from 0 on, compressed
  *   same FILE                        do they read the same?
+ *   machine NAME BYTES               a snapshot with VM state of whole clusters
  *   random SEED COUNT MAX_BYTES      writes at random places, 512 aligned
  *   crash     end at once, nothing flushed or closed
  *
@@ -18,8 +19,10 @@
  * host, -r: read-only, -n: without the backing file. */
 #include "base/io.h"
 #include "base/loop.h"
+#include "block/driver.h"
 #include "block/file.h"
 #include "block/qcow2/qcow2.h"
+#include "block/qcow2/snapshot.h"
 #include "block/unlock.h"
 
 #include <errno.h>
@@ -271,6 +274,29 @@ static int request(struct fiber *f, struct blkio *b, struct error *err)
 	return err_set(err, -EINVAL, "no such command");
 }
 
+/* As if a machine had been saved: each cluster of its state is another. */
+static int do_machine(struct fiber *f, struct blkio *b)
+{
+	struct qcow2_new_snapshot s = {
+		.name = b->words[1], .date_sec = 1, .icount = QCOW2_NO_ICOUNT};
+	struct qcow2_info info;
+	AUTO_FREE u8 *buf = NULL;
+	int ret = 0;
+
+	if (b->n != 3 || b->img->driver != &qcow2_driver)
+		return -EINVAL;
+	qcow2_get_info(b->img, &info);
+	buf = xalloc(info.cluster_bytes);
+	for (; s.vm_state_bytes < number(b->words[2]) && ret == 0;
+	     s.vm_state_bytes += info.cluster_bytes) {
+		struct iovec iov = {buf, info.cluster_bytes};
+
+		memset(buf, (int)(s.vm_state_bytes / info.cluster_bytes + 1), iov.iov_len);
+		ret = qcow2_vmstate_write(f, b->img, s.vm_state_bytes, &iov, 1);
+	}
+	return ret < 0 ? ret : qcow2_snapshot_create(f, b->img, &s);
+}
+
 static int command(struct fiber *f, struct blkio *b, struct error *err)
 {
 	const char *verb = b->words[0];
@@ -293,6 +319,8 @@ static int command(struct fiber *f, struct blkio *b, struct error *err)
 		return image_resize(f, b->img, number(b->words[1]), err);
 	if (!strcmp(verb, "fill") || !strcmp(verb, "same"))
 		return with_file(f, b, verb[0] == 'f');
+	if (!strcmp(verb, "machine"))
+		return do_machine(f, b);
 	if (!strcmp(verb, "random"))
 		return b->n == 4 ? do_random(f, b) : -EINVAL;
 	return request(f, b, err);

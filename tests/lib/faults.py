@@ -6,25 +6,44 @@ names contain ".img" are those that fail (lib/faults.c)."""
 import hashlib
 import json
 import os
+import shutil
+import signal
 import subprocess
+import tempfile
+from pathlib import Path
 
-from tools import COWIMG, SLOW, TOP, qemu_img, run
+import pytest
 
-BUILD = os.environ.get("COWVM_BUILD", "release")
+from tools import BUILD, COWIMG, SLOW, TOP, qemu_img, run
+
 SHIM = TOP / "build" / BUILD / "tests/lib/faults.so"
+SCARCE = TOP / "build" / BUILD / "tests/image/scarce"
 SECRET = ["--object", "secret,id=s,data=abc123"]
 EIO, ENOSPC = 5, 28
+# Places in each run; COWVM_FAULTS=1000 walks all of them.
+MOST = int(os.environ.get("COWVM_FAULTS", 5 if SLOW == 1 else 2))
+
+
+def execute(program, args, work, env, count):
+    env = dict(os.environ, COWVM_IO="threads", **env)
+    env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0:detect_leaks=0"
+    if count:
+        env["COWVM_FAULT_COUNT"] = str(count)
+    return subprocess.run(["cowimg"] + args, executable=program, cwd=work, env=env,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=60 * SLOW)
 
 
 def faulty(work, args, fault, count=None):
     """The run, with output; fault: "KINDS NTH ACTION", see lib/faults.c."""
-    env = dict(os.environ, LD_PRELOAD=str(SHIM), COWVM_IO="threads", COWVM_FAULT=fault + " .img")
-    env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0:detect_leaks=0"
-    if count:
-        env["COWVM_FAULT_COUNT"] = str(count)
-    return subprocess.run([COWIMG] + args, cwd=work, env=env, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60 * SLOW)
+    env = {"LD_PRELOAD": str(SHIM), "COWVM_FAULT": fault + " .img"}
+    return execute(COWIMG, args, work, env, count)
+
+
+def starved(work, args, nth, count=None):
+    """The same, with an allocation that fails: see image/scarce.c."""
+    return execute(SCARCE, args, work, {"COWVM_SCARCE": nth}, count)
 
 
 class Scenario:
@@ -32,6 +51,8 @@ class Scenario:
     target = None           # a file that the command makes
     keeps_target = False    # there already (convert -n): it stays, in order
     damaged = False         # the images are not clean before
+    slow = False            # fewer places: each derives keys
+    fresh_is_whole = False  # whatever ends the command, a qcow2 target is complete
 
     def __init__(self, work):
         self.work, self.now = work, work / "now"
@@ -69,10 +90,6 @@ class Scenario:
     def view(self):
         return None
 
-    def nothing(self):
-        """The view of a target that was made, and no more."""
-        return hashlib.sha1(bytes(1 << 20)).hexdigest()
-
     def sound(self, name):
         """Leaks at most, in the eyes of the reference."""
         data = (self.now / name).read_bytes()
@@ -83,47 +100,94 @@ class Scenario:
 
     # --- one run
 
-    def attempt(self, fault):
+    def accepts(self, seen, failed):
+        return seen == self.after or (failed and seen == self.before)
+
+    def attempt(self, fault, how=faulty):
         """True if the command was hurt."""
         self.restore()
-        done = faulty(self.now, self.args, fault)
+        done = how(self.now, self.args, fault)
         where = "%s (%s): %d %s" % (" ".join(self.args), fault, done.returncode, done.stdout)
         # -2: SIGINT while nothing is under way yet, or no more.
         assert done.returncode in (0, 1, 137) or (done.returncode == -2 and "int" in fault), where
         if done.returncode == 1:
             assert done.stdout.startswith("cowimg: ") or "\ncowimg: " in done.stdout, where
         for path in self.now.iterdir():
-            if path.name.endswith(".img") and path.name != self.target and \
-                    path.read_bytes()[:4] == b"QFI\xfb":
+            if path.name.endswith(".img") and path.name != self.target and is_qcow2(path):
                 self.sound(path.name)
         if self.target:
             self.judge_target(done.returncode, where)
         else:
-            seen = self.view()
-            assert seen == self.after or (done.returncode and seen == self.before), where
+            assert self.accepts(self.view(), done.returncode != 0), where
         return done.returncode != 0
 
     def judge_target(self, status, where):
-        there = (self.now / self.target).exists()
-        if status == 1 and not self.keeps_target:
-            assert not there, where
-        if status == -2 and there and not self.keeps_target and \
-                (self.now / self.target).read_bytes()[:4] == b"QFI\xfb":
-            assert self.view() in (self.after, self.nothing()), where
+        path = self.now / self.target
+        if status == -2 and path.exists() and not self.keeps_target:
+            status = 0                                  # it came when all was done
+        if status in (1, -2) and not self.keeps_target:
+            assert sorted(p.name for p in self.now.iterdir()) == sorted(self.fresh), where
         if status == 0:
             assert self.view() == self.after, where
-            if (self.now / self.target).read_bytes()[:4] == b"QFI\xfb":
-                self.sound(self.target)
-        elif there and self.keeps_target:
+        if path.exists() and (status == 0 or self.keeps_target) and is_qcow2(path):
             self.sound(self.target)
+        if status == 137 and self.fresh_is_whole and path.exists() and is_qcow2(path):
+            assert self.view() == self.after, where
+
+    def walk_all(self):
+        """Whatever can fail of its files."""
+        assert self.calls > 2
+        assert self.walk("rwst", EIO, 2 * MOST) > 1
+        assert self.walk("w", ENOSPC, MOST, after="+") > 0      # full, and stays so
+        self.walk("w", "kill", MOST)
 
     def walk(self, kinds, action, most, after=""):
         """Each of `most` places evenly in the run; how many of them hurt."""
-        hurt, calls = 0, self.calls + 1
-        step = max(1, calls // most)
-        for nth in range(1, calls + 1, step):
-            hurt += self.attempt("%s %d%s %s" % (kinds, nth, after or " ", action))
-        return hurt
+        return self.walk_calls(self.calls, most, lambda n: self.attempt(
+            "%s %d%s %s" % (kinds, n, after or " ", action)))
+
+    def walk_memory(self, most, after=""):
+        """The same for allocations."""
+        count = self.work / "count"
+        self.restore()
+        done = starved(self.now, self.args, "0", count)
+        assert done.returncode == 0, done.stdout
+        return self.walk_calls(int(count.read_text()), most,
+                               lambda n: self.attempt("%d%s" % (n, after), starved))
+
+    def walk_calls(self, calls, most, attempt):
+        if self.slow and most < 100:
+            most = max(2, most // 3)
+        step = max(1, (calls + 1) // most)
+        walked = range(1, calls + 2, step)
+        record("%s: %d" % (type(self).__name__, len(walked)))
+        return sum(attempt(nth) for nth in walked)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A folder in memory, if there is room: most of the time is syncs."""
+    shm = Path("/dev/shm")
+    try:
+        room = os.statvfs(shm)
+        roomy = room.f_bavail * room.f_bsize > 1 << 28 and os.access(shm, os.W_OK)
+    except OSError:
+        roomy = False
+    folder = Path(tempfile.mkdtemp(prefix="cowvm-faults.", dir=shm if roomy else tmp_path))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def is_qcow2(path):
+    return path.read_bytes()[:4] == b"QFI\xfb"
+
+
+def record(line):
+    """How many places were walked, for those who ask."""
+    name = os.environ.get("COWVM_FAULTS_LOG")
+    if name:
+        with open(name, "a", encoding="ascii") as f:
+            f.write(line + "\n")
 
 
 def qcow2(work, name, size, *options, base=None, pattern=()):

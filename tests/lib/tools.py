@@ -8,6 +8,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 COWVM = os.environ.get("COWVM") or str(TOP / "build/cowvm")
 COWIMG = os.environ.get("COWIMG") or str(TOP / "build/cowimg")
+BUILD = os.environ.get("COWVM_BUILD", "release")
 SLOW = float(os.environ.get("COWVM_TEST_SLOW", 1))
 DEMO = TOP / "build/demo"
 
