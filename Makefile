@@ -204,8 +204,12 @@ IMG := \
 CORE := \
 	vmm/core/bus.o \
 	vmm/core/clock.o \
+	vmm/core/cpu_models.o \
 	vmm/core/cpuid.o \
 	vmm/core/cpuid_flags.o \
+	vmm/core/cpuid_model.o \
+	vmm/core/cpuid_options.o \
+	vmm/core/cpuid_topology.o \
 	vmm/core/irq.o \
 	vmm/core/kvm.o \
 	vmm/core/kvm_irq.o \

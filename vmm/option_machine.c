@@ -1,5 +1,6 @@
 /* Options that say what machine it is: -machine -accel -cpu -smp -m -name -uuid -rtc. */
 #define _GNU_SOURCE
+#include "vmm/core/cpu_models.h"
 #include "vmm/options.h"
 
 #include <ctype.h>
@@ -111,25 +112,70 @@ int option_machine(struct config *c, const struct option_use *use, struct error 
 	return 0;
 }
 
-/* Flags are judged by the vCPUs, which know what the host offers. */
+static int by_name(const void *a, const void *b)
+{
+	const struct cpu_model *const *x = a, *const *y = b;
+
+	return strcmp((*x)->name, (*y)->name);
+}
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void list_models(void)
+{
+	const struct cpu_model *sorted[128], *m;
+	unsigned n = 0;
+
+	while ((m = cpu_model_nth(n)) && n < ARRAY_LEN(sorted))
+		sorted[n++] = m;
+	qsort(sorted, n, sizeof(sorted[0]), by_name);
+	printf("Available CPUs:\n");
+	for (unsigned i = 0; i < n; i++)
+		printf("x86 %-20s  %s\n", sorted[i]->name, sorted[i]->text ? sorted[i]->text : "");
+	printf("x86 %-20s  %s\n", "host", "processor with all supported host features (default)");
+	printf("x86 %-20s  %s\n", "max", "the same");
+}
+
+static void list_flags(void)
+{
+	const char *sorted[CPUID_WORDS * 32], *name;
+	unsigned n = 0;
+	int column = 0;
+
+	for (unsigned i = 0; i < CPUID_WORDS * 32; i++)
+		if ((name = cpuid_flag_name(i / 32, i % 32)))
+			sorted[n++] = name;
+	qsort(sorted, n, sizeof(sorted[0]), by_text);
+	printf("\nRecognized CPUID flags:\n");
+	for (unsigned i = 0; i < n; i++) {
+		if (column + strlen(sorted[i]) > 75)
+			column = 0 * printf("\n");
+		column += printf("%s%s", column ? " " : "  ", sorted[i]);
+	}
+	printf("\n");
+}
+
+/* What follows the model is judged by the vCPUs, which know what the host offers. */
 int option_cpu(struct config *c, const struct option_use *use, struct error *err)
 {
 	size_t len = strcspn(use->text, ",");
+	bool host = (len == 4 && !strncmp(use->text, "host", 4)) ||
+		    (len == 3 && !strncmp(use->text, "max", 3));
 
 	if (!strcmp(use->text, "help") || !strcmp(use->text, "?")) {
-		printf("Available CPUs:\n"
-		       "x86 host                  what the host has and KVM passes on (default)\n"
-		       "x86 max                   the same\n"
-		       "Features: host,+name and host,-name\n");
+		list_models();
+		list_flags();
 		c->writes_nothing = true;
 		return 0;
 	}
-	if (strncmp(use->text, "host", MAX(len, (size_t)4)) &&
-	    strncmp(use->text, "max", MAX(len, (size_t)3)))
+	if (!host && !cpu_model_find(use->text, len))
 		return err_set(err, -EINVAL, "unable to find CPU model '%.*s'", (int)len,
 			       use->text);
 	free(c->cpu_model);
-	c->cpu_model = xasprintf("host%s", use->text + len);
+	c->cpu_model = xstrdup(use->text);
 	return 0;
 }
 

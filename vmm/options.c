@@ -47,8 +47,11 @@ const struct option options[] = {
 	     option_machine, GROUP_STANDARD, "type", machine_keys),
 	LIST("M", "name[,prop[=value][,...]]", "as -machine", option_machine, GROUP_STANDARD,
 	     "type", machine_keys),
-	PLAIN("cpu", "cpu", "select CPU ('-cpu help' for list): host[,+flag][,-flag]", option_cpu,
-	      GROUP_STANDARD),
+	PLAIN("cpu", "model[,+flag][,-flag][,prop=value]",
+	      "select CPU ('-cpu help' for list of models and flags); default: host\n"
+	      "properties: flag=on|off, family=, model=, stepping=, level=, xlevel=, vendor=,\n"
+	      "model-id=, phys-bits=, host-phys-bits=, check=, enforce=, kvm=, pmu=, migratable=",
+	      option_cpu, GROUP_STANDARD),
 	LIST("accel", "[accel=]accelerator", "select accelerator (kvm; use 'help' for a list)",
 	     option_accel, GROUP_STANDARD, "accel", "accel kernel-irqchip"),
 	PLAIN("enable-kvm", NULL, "use KVM, the only and default accelerator", option_enable_kvm,

@@ -1,4 +1,5 @@
 /* The guest's CPUID from made-up hosts: models, flags, topology. */
+#include "vmm/core/cpu_models.h"
 #include "vmm/core/cpuid.h"
 
 #include <errno.h>
@@ -113,23 +114,103 @@ static void nonsense_is_refused_by_name(void **state)
 {
 	refuse("i486", "unable to find CPU model 'i486'");
 	refuse("", "unable to find CPU model ''");
-	refuse("host,+nosuch", "there is no flag 'nosuch'");
-	refuse("host,avx=maybe", "-cpu avx=maybe: expected on or off");
-	refuse("host,,avx", "a flag without a name");
-	refuse("host,+", "a flag without a name");
-	refuse("host,+svm,enforce", "Host doesn't support requested features: svm");
+	refuse("host,+nosuch", "Property 'host-x86_64-cpu.nosuch' not found");
+	refuse("host,avx=maybe", "Parameter 'avx' expects 'on' or 'off'");
+	refuse("host,,avx", "Property 'host-x86_64-cpu.' not found");
+	refuse("qemu64,+", "Property 'qemu64-x86_64-cpu.' not found");
+	refuse("host,+svm,enforce", "Host doesn't support requested features");
+	refuse("Haswell,enforce", "Host doesn't support requested features");
+	refuse("host,family=x", "Parameter 'family' expects a number");
+	refuse("host,family=300", "-cpu: family is 300, expected 0..270");
+	refuse("host,vendor=abc", "Property '.vendor' doesn't take value 'abc'");
+	refuse("host,hv-relaxed", "Hyper-V enlightenments are not available: hv-relaxed");
+	refuse("Haswell-v9", "unable to find CPU model 'Haswell-v9'");
 }
 
-static void plain_models_hide_what_is_new(void **state)
+static void models_hide_what_is_new(void **state)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
-	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "qemu64,+avx");
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "qemu64,+avx2,check=off");
 
 	assert_true(has(c, "sse2") && has(c, "lm") && has(c, "kvmclock") && has(c, "hypervisor"));
-	assert_true(has(c, "avx")); /* asked for */
-	assert_false(has(c, "avx2") || has(c, "erms"));
+	assert_true(has(c, "avx2")); /* asked for */
+	assert_false(has(c, "avx") || has(c, "erms") || has(c, "svm"));
 	assert_null(cpuid_find(c, 0xd, 0));
-	assert_memory_equal(&cpuid_find(c, 0x80000002, 0)->eax, "cowvm virtual CP", 16);
+	assert_null(cpuid_find(c, 0xa, 0));
+	assert_memory_equal(&cpuid_find(c, 0x80000002, 0)->eax, "QEMU Virtual CPU", 16);
+	assert_int_equal(cpuid_find(c, 1, 0)->eax, 0x60fb1);
+	assert_int_equal(cpuid_find(c, 0, 0)->ebx, 0x756e6547); /* of the host's vendor */
+	assert_int_equal(cpuid_find(c, 0, 0)->eax, 0xd);
+	assert_int_equal(cpuid_find(c, 0x80000000, 0)->eax, 0x8000000a);
+	assert_int_equal(cpuid_find(c, 0x80000008, 0)->eax, 0x3028);
+	assert_non_null(cpuid_find(c, 4, 3));
+}
+
+static void a_model_says_what_it_is_told(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c =
+		guest(host, "Haswell-v2,check=off,family=31,model=0x4d,stepping=7,"
+			    "vendor=AuthenticAMD,model-id=a name,phys-bits=36");
+	AUTO_FREE struct kvm_cpuid2 *d = guest(host, "host,model-id=b,stepping=3");
+
+	assert_int_equal(cpuid_find(c, 1, 0)->eax, 0x01040fd7);
+	assert_int_equal(cpuid_find(c, 0x80000001, 0)->eax, 0x01040fd7);
+	assert_int_equal(cpuid_find(c, 0, 0)->ebx, 0x68747541);
+	assert_int_equal(cpuid_find(c, 0x80000000, 0)->ebx, 0x68747541);
+	assert_memory_equal(&cpuid_find(c, 0x80000002, 0)->eax, "a name\0\0", 8);
+	assert_int_equal(cpuid_find(c, 0x80000008, 0)->eax, 0x3024);
+	assert_null(cpuid_find(c, 4, 0)); /* not of an AMD */
+	assert_int_equal(cpuid_find(d, 1, 0)->eax, 0x306f3);
+	assert_non_null(cpuid_find(d, 0xa, 0));
+}
+
+static void old_models_end_where_they_ended(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "486,check=off");
+	AUTO_FREE struct kvm_cpuid2 *d = guest(host, "pentium3,+nx,check=off");
+	struct cpu_options opt = {"486", 2, 2, 1, 1};
+
+	cpuid_set_vcpu(c, &opt, 1);
+	assert_int_equal(cpuid_find(c, 0, 0)->eax, 1);
+	assert_int_equal(cpuid_find(c, 1, 0)->eax, 0x480);
+	assert_null(cpuid_find(c, 0x80000000, 0));
+	assert_null(cpuid_find(c, 0xb, 0));
+	assert_null(cpuid_find(c, 4, 0));
+	assert_int_equal(cpuid_find(d, 0x80000000, 0)->eax, 0x80000001);
+	assert_true(has(d, "nx"));
+	assert_null(cpuid_find(d, 0x80000002, 0));
+}
+
+/* Every row of the table can be made; those that are variants have their number. */
+static void every_model_can_be_had(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
+	const struct cpu_model *m;
+
+	for (unsigned i = 0; (m = cpu_model_nth(i)); i++) {
+		AUTO_FREE char *text = xasprintf("%s,check=off", m->name);
+		AUTO_FREE struct kvm_cpuid2 *c = guest(host, text);
+
+		assert_ptr_equal(cpu_model_find(m->name, strlen(m->name)), m);
+		assert_int_equal(cpuid_find(c, 0, 0)->ebx, 0x68747541);
+	}
+	assert_string_equal(cpu_model_find("Haswell-v4", 10)->name, "Haswell-noTSX-IBRS");
+	assert_string_equal(cpu_model_find("Haswell-v1", 10)->name, "Haswell");
+	assert_string_equal(cpu_model_find("EPYC-v2", 7)->name, "EPYC-IBPB");
+	assert_null(cpu_model_find("EPYC-v3", 7));
+	assert_null(cpu_model_find("", 0));
+}
+
+static void features_of_an_amd_stand_in_both_leaves(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
+	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "Opteron_G1,check=off");
+
+	assert_int_equal(cpuid_find(c, 0x80000001, 0)->edx & 0x0183f3ff,
+			 cpuid_find(c, 1, 0)->edx & 0x0183f3ff);
+	assert_int_equal(cpuid_find(c, 0x80000005, 0)->ecx, 0x40020140);
 }
 
 static void kvm_can_be_hidden(void **state)
@@ -247,7 +328,11 @@ int main(void)
 		cmocka_unit_test(flags_go_on_and_off),
 		cmocka_unit_test(a_flag_that_the_host_lacks_stays_off),
 		cmocka_unit_test(nonsense_is_refused_by_name),
-		cmocka_unit_test(plain_models_hide_what_is_new),
+		cmocka_unit_test(models_hide_what_is_new),
+		cmocka_unit_test(a_model_says_what_it_is_told),
+		cmocka_unit_test(old_models_end_where_they_ended),
+		cmocka_unit_test(every_model_can_be_had),
+		cmocka_unit_test(features_of_an_amd_stand_in_both_leaves),
 		cmocka_unit_test(kvm_can_be_hidden),
 		cmocka_unit_test(apic_ids_leave_room_for_a_power_of_two),
 		cmocka_unit_test(intel_leaves_tell_the_topology),

@@ -188,9 +188,9 @@ static void the_cpu_is_that_of_the_host(void **state)
 	assert_string_equal(c.cpu_model, "host,+aes,-avx");
 	config_fini(&c);
 	accept(&c, "-cpu max");
-	assert_string_equal(c.cpu_model, "host");
+	assert_string_equal(c.cpu_model, "max");
 	config_fini(&c);
-	refuse("-cpu 486", "-cpu 486: unable to find CPU model '486'");
+	refuse("-cpu i486", "-cpu i486: unable to find CPU model 'i486'");
 	refuse("-cpu hos", "-cpu hos: unable to find CPU model 'hos'");
 	refuse("-cpu hosts,+a", "-cpu hosts,+a: unable to find CPU model 'hosts'");
 }

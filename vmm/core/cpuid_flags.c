@@ -1,4 +1,4 @@
-/* Names of the CPUID feature bits, as `-cpu host,+NAME` takes them.
+/* Names of the CPUID feature bits, as `-cpu MODEL,+NAME` takes them.
  *
  * Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E; KVM's own leaf:
  * Documentation/virt/kvm/x86/cpuid.rst.  Thread: any; nothing here changes. */
@@ -134,7 +134,7 @@ static const struct word {
 	 CPUID_EDX,
 	 {"npt", "lbrv", "svm-lock", "nrip-save", "tsc-scale", "vmcb-clean", "flushbyasid",
 	  "decodeassists", [10] = "pause-filter", [12] = "pfthreshold",
-	  "avic", [15] = "v-vmsave-vmload", "vgif"}},
+	  "avic", [15] = "v-vmsave-vmload", "vgif", [28] = "svme-addr-chk"}},
 };
 
 /* Other spellings that people use. */
@@ -167,6 +167,11 @@ static bool find_in_word(const struct word *w, const char *name, size_t len, uns
 	return false;
 }
 
+static struct cpuid_flag flag_of(unsigned n)
+{
+	return (struct cpuid_flag){words[n].function, words[n].index, words[n].reg, 0, n};
+}
+
 bool cpuid_flag_find(const char *name, size_t len, struct cpuid_flag *out)
 {
 	for (unsigned i = 0; i < ARRAY_LEN(aliases); i++)
@@ -176,7 +181,7 @@ bool cpuid_flag_find(const char *name, size_t len, struct cpuid_flag *out)
 			break;
 		}
 	for (unsigned i = 0; i < ARRAY_LEN(words); i++) {
-		*out = (struct cpuid_flag){words[i].function, words[i].index, words[i].reg, 0};
+		*out = flag_of(i);
 		if (find_in_word(&words[i], name, len, &out->bit))
 			return true;
 	}
@@ -187,8 +192,14 @@ bool cpuid_flag_word(unsigned n, struct cpuid_flag *out)
 {
 	if (n >= ARRAY_LEN(words))
 		return false;
-	*out = (struct cpuid_flag){words[n].function, words[n].index, words[n].reg, 0};
+	*out = flag_of(n);
 	return true;
+}
+
+const char *cpuid_flag_name(unsigned word, unsigned bit)
+{
+	static_assert(ARRAY_LEN(words) == CPUID_WORDS, "cpuid.h says how many words there are");
+	return words[word].names[bit];
 }
 
 u32 *cpuid_reg_of(struct kvm_cpuid_entry2 *e, enum cpuid_reg reg)

@@ -15,7 +15,8 @@ struct kvm;
 struct vcpu;
 struct vcpus;
 
-/* "host", or "host,+flag,-flag,flag=off"; sockets * cores * threads == max. */
+/* "host", "max" or a model's name, then ",+flag,-flag,flag=off,model-id=...";
+ * sockets * cores * threads == max. */
 struct cpu_options {
 	const char *model;
 	u32 cpus, sockets, cores, threads; /* cpus <= the product of the others */
