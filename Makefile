@@ -135,6 +135,8 @@ BLOCK := \
 	block/qcow2/crypt.o \
 	block/qcow2/crypt_create.o \
 	block/qcow2/data_file.o \
+	block/qcow2/deflate.o \
+	block/qcow2/deflate_codes.o \
 	block/qcow2/discard.o \
 	block/qcow2/downgrade.o \
 	block/qcow2/grow.o \
@@ -382,6 +384,7 @@ UNIT_TESTS := \
 	test_compress \
 	test_cpuid \
 	test_crypto \
+	test_deflate \
 	test_fiber \
 	test_file \
 	test_filter \

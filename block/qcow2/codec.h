@@ -6,6 +6,7 @@
 #define BLOCK_QCOW2_CODEC_H
 
 #include "base/base.h"
+#include "base/thread.h"
 
 enum codec_type { CODEC_ZLIB, CODEC_ZSTD }; /* as in the image's header */
 
@@ -19,6 +20,19 @@ s64 codec_pack(struct codec *c, const void *in, u64 bytes, void *out, u64 room);
 /* Fill `out` with what `in` holds; more of it than fits and bytes behind it do not
  * matter.  -EIO: it is not compressed data, or less than `room`; -ENOMEM. */
 int codec_unpack(struct codec *c, const void *in, u64 bytes, void *out, u64 room);
+
+/* Codecs for a number of tasks, most of which wait.  As few are made as are in use at
+ * once, and the one used last is taken first: its tables, up to half a megabyte, are
+ * still in the cache.  Thread: any. */
+struct codecs {
+	enum codec_type type; /* [const] */
+	struct mutex lock;
+	struct codec *idle; /* [lock] */
+};
+void codecs_init(struct codecs *s, enum codec_type type);
+void codecs_fini(struct codecs *s);
+struct codec *codecs_take(struct codecs *s); /* NULL: no memory */
+void codecs_put(struct codecs *s, struct codec *c);
 
 const char *codec_name(enum codec_type type);
 

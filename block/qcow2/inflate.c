@@ -1,8 +1,8 @@
 /* Reading compressed clusters.
  *
- * A few slots per image, each with a codec and room for one cluster before and
- * after: they bound memory and work under way, and keep what was inflated last, so
- * that small reads of a cluster inflate it once.  Several clusters of a request
+ * A few slots per image, each with room for one cluster before and after: they
+ * bound memory and work under way, and keep what was inflated last, so that small
+ * reads of a cluster inflate it once.  Several clusters of a request
  * are inflated side by side on the pool; a read that is alone does it on the spot,
  * as a hop to another thread and back would only delay it.
  *
@@ -26,7 +26,6 @@ struct slot {
 	u64 entry; /* what `out` holds, or will; 0: nothing */
 	u64 used;  /* when, in requests */
 	bool busy;
-	struct codec *codec;
 	u8 *in, *out;
 	u64 in_room;
 };
@@ -36,6 +35,7 @@ struct inflater {
 	u32 n, max, busy;
 	u64 requests;
 	struct fiber_queue wait; /* for a slot, or for what it is inflating */
+	struct codecs codecs;
 };
 
 static struct inflater *inflater_get(struct qcow2 *q)
@@ -49,13 +49,13 @@ static struct inflater *inflater_get(struct qcow2 *q)
 		return NULL;
 	in->max = (u32)MIN(MAX(2 * sysconf(_SC_NPROCESSORS_ONLN), 4l), (long)MAX_SLOTS);
 	fiber_queue_init(&in->wait);
+	codecs_init(&in->codecs, compression_type(q));
 	return in;
 }
 
 static void slot_fini(struct slot *s)
 {
 	assert(!s->busy);
-	codec_free(s->codec);
 	free(s->in);
 	free(s->out);
 	*s = (struct slot){0};
@@ -63,8 +63,11 @@ static void slot_fini(struct slot *s)
 
 void inflate_fini(struct qcow2 *q)
 {
-	for (u32 i = 0; q->inflater && i < q->inflater->n; i++)
+	if (!q->inflater)
+		return;
+	for (u32 i = 0; i < q->inflater->n; i++)
 		slot_fini(&q->inflater->slots[i]);
+	codecs_fini(&q->inflater->codecs);
 	free(q->inflater);
 	q->inflater = NULL;
 }
@@ -111,13 +114,11 @@ static bool prepare(const struct qcow2 *q, struct slot *s, const struct compress
 	}
 	if (!direct && !s->out)
 		s->out = try_alloc_aligned(q->cluster_bytes, 4096);
-	if (!s->codec)
-		s->codec = codec_new(compression_type(q));
-	return s->in && (s->out || direct) && s->codec;
+	return s->in && (s->out || direct);
 }
 
 struct unpack {
-	struct codec *codec;
+	struct codecs *codecs;
 	const u8 *in;
 	u8 *out;
 	u64 bytes, room;
@@ -126,8 +127,14 @@ struct unpack {
 static int unpack(void *arg)
 {
 	struct unpack *u = arg;
+	struct codec *c = codecs_take(u->codecs);
+	int ret;
 
-	return codec_unpack(u->codec, u->in, u->bytes, u->out, u->room);
+	if (!c)
+		return -ENOMEM;
+	ret = codec_unpack(c, u->in, u->bytes, u->out, u->room);
+	codecs_put(u->codecs, c);
+	return ret;
 }
 
 /* No other request of this image is under way, nor another read of this one. */
@@ -144,7 +151,7 @@ static int fill(struct fiber *f, struct qcow2 *q, struct slot *s, u8 *out, bool 
 
 	if (ret < 0)
 		return ret;
-	u.codec = s->codec;
+	u.codecs = &q->inflater->codecs;
 	if (q->cluster_bytes <= INLINE_BYTES || (!part && is_alone(q)))
 		ret = unpack(&u);
 	else

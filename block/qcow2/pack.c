@@ -6,7 +6,7 @@
  * of each host cluster it touches; the data are written, and then the entry is
  * linked in memory (I3).  Bytes that are in use are never written again, so data
  * may join a host cluster that others, snapshots too, use already (I4 is about
- * overwriting).  Thread: the image's loop; a packet's codec belongs to the pool
+ * overwriting).  Thread: the image's loop; a packet's buffers belong to the pool
  * thread that runs it. */
 #include "block/qcow2/compress.h"
 
@@ -28,8 +28,8 @@
 /* One cluster on its way. */
 struct packet {
 	struct list link;
-	struct codec *codec;
-	u8 *in, *out; /* a cluster each; `in` for data in pieces */
+	struct codecs *codecs; /* the packer's */
+	u8 *in, *out;	       /* a cluster each; `in` for data in pieces */
 	const u8 *data;
 	s64 packed; /* bytes of `out`, or negative */
 	u64 ticket;
@@ -47,6 +47,7 @@ struct packer {
 	u64 handed, turn; /* tickets given; the one that is to find its place next */
 	struct fiber_queue wait_packet, wait_turn;
 	struct fiber_mutex submit; /* the clusters of one request stay together */
+	struct codecs codecs;
 };
 
 static struct packer *packer_get(struct qcow2 *q)
@@ -65,12 +66,12 @@ static struct packer *packer_get(struct qcow2 *q)
 	fiber_queue_init(&p->wait_packet);
 	fiber_queue_init(&p->wait_turn);
 	fiber_mutex_init(&p->submit);
+	codecs_init(&p->codecs, compression_type(q));
 	return p;
 }
 
 static void packet_free(struct packet *k)
 {
-	codec_free(k->codec);
 	free(k->in);
 	free(k->out);
 	free(k);
@@ -86,6 +87,7 @@ void pack_fini(struct qcow2 *q)
 	assert(p->turn == p->handed);
 	while ((pos = list_pop(&p->idle)))
 		packet_free(list_entry(pos, struct packet, link));
+	codecs_fini(&p->codecs);
 	free(p);
 	q->packer = NULL;
 }
@@ -104,9 +106,9 @@ static struct packet *packet_new(const struct qcow2 *q)
 
 	if (!k)
 		return NULL;
-	k->codec = codec_new(compression_type(q));
+	k->codecs = &q->packer->codecs;
 	k->out = try_alloc_aligned(q->cluster_bytes, 4096);
-	if (k->codec && k->out)
+	if (k->out)
 		return k;
 	packet_free(k);
 	return NULL;
@@ -213,9 +215,14 @@ static int pack(void *arg)
 {
 	struct packet *k = arg;
 	u64 bytes = k->q->cluster_bytes;
+	struct codec *c = codecs_take(k->codecs);
 
+	k->packed = -ENOMEM;
+	if (!c)
+		return 0;
 	/* What does not get smaller is stored as it is. */
-	k->packed = codec_pack(k->codec, k->data, bytes, k->out, bytes - 1);
+	k->packed = codec_pack(c, k->data, bytes, k->out, bytes - 1);
+	codecs_put(k->codecs, c);
 	return 0;
 }
 
