@@ -19,8 +19,11 @@ u32 thread_id(void)
 
 void thread_be_nice(void)
 {
-	/* On Linux this is of a thread.  Nothing is lost if it is not to be. */
-	(void)setpriority(PRIO_PROCESS, thread_id(), 10);
+	/* On Linux this is of a thread.  Not by much: it is to come after our own others,
+	 * and to get its work done on a host that has more to do. */
+	int now = getpriority(PRIO_PROCESS, thread_id());
+
+	(void)setpriority(PRIO_PROCESS, thread_id(), MIN(now + 5, 19));
 }
 
 void mutex_init(struct mutex *m)

@@ -169,6 +169,26 @@ def test_the_next_snapshot_costs_what_changed(disk):
     assert ours.stdout == listed.stdout
 
 
+def page_tables(vm):
+    """KiB of them."""
+    with open("/proc/%d/status" % vm.pid) as f:
+        return int(re.search(r"^VmPTE:\s+(\d+) kB", f.read(), re.M).group(1))
+
+
+def test_memory_that_nobody_touched_costs_nothing(disk):
+    with Vm("-hda", disk, *SECOND_PORT, memory=2048) as vm:
+        count_to(vm, 3)
+        before = page_tables(vm)
+        saved = save(vm, "one")
+        assert disk.stat().st_size < 16 << 20
+        count_to(vm, saved[1] + FAR)
+        assert vm.monitor("loadvm one") == ""
+        check_guest(vm)
+        assert page_tables(vm) < before + 1024         # it would take 4 MiB
+        assert vm.quit() == 0
+    cowimg("snapshot", "--verify", disk)
+
+
 def test_a_raw_disk_is_taken_along_under_an_overlay(tmp_path):
     raw = guests.disk_with(tmp_path / "disk.raw", guests.keeps_count(tmp_path))
     drive = "file=%s,format=%s,if=virtio"

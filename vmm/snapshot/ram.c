@@ -2,10 +2,17 @@
 #include "vmm/snapshot/ram.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #define MAX_INFO   64
 #define PAGE_BITS  12
 #define UNIT_PAGES (1u << (RAM_UNIT_BITS - PAGE_BITS))
+
+/* /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst: a word for each page. */
+#define PAGE_SWAPPED ((u64)1 << 62)
+#define PAGE_PRESENT ((u64)1 << 63)
+#define LOOK_UNITS   256u /* at a time */
 
 /* By name: addresses may change while the machine runs. */
 static int by_name(const void *a, const void *b)
@@ -146,4 +153,45 @@ u64 ram_next_run(const struct ram_map *map, const u64 *bits, u64 *at, u64 most)
 	while (n < most && ram_bit(bits, i + n))
 		n++;
 	return n;
+}
+
+/* --- memory that is not there ------------------------------------------------------- */
+
+/* Look at n units, one after the other. */
+static bool look(int fd, const struct ram_map *map, u64 unit, u64 n, u64 *into)
+{
+	u64 pages[LOOK_UNITS * UNIT_PAGES], bytes;
+	u64 first = (u64)(uintptr_t)ram_unit(map, unit, &bytes) >> PAGE_BITS;
+	ssize_t got = pread(fd, pages, n * UNIT_PAGES * sizeof(u64), (off_t)(first * sizeof(u64)));
+
+	if (got != (ssize_t)(n * UNIT_PAGES * sizeof(u64)))
+		return false;
+	for (u64 i = 0; i < n; i++) {
+		u64 all = 0;
+
+		for (u32 k = 0; k < UNIT_PAGES; k++)
+			all |= pages[i * UNIT_PAGES + k];
+		if (!(all & (PAGE_PRESENT | PAGE_SWAPPED)))
+			ram_set_bit(into, unit + i);
+	}
+	return true;
+}
+
+void ram_untouched(const struct ram_map *map, const u64 *of, u64 *into)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	u64 n;
+
+	if (fd < 0)
+		return;
+	for (u64 at = 0; (n = ram_next_run(map, of, &at, LOOK_UNITS)); at += n) {
+		u64 bytes;
+
+		(void)ram_unit(map, at + n - 1, &bytes);
+		n -= bytes < RAM_UNIT; /* the end of a range */
+		if (n && !look(fd, map, at, n, into))
+			break;
+		n += bytes < RAM_UNIT;
+	}
+	close(fd);
 }

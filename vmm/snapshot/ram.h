@@ -48,6 +48,10 @@ int ram_track(struct ram_map *map, bool on);
 /* Set the bits of units written since the last call, in `into` (units bits). */
 int ram_collect(struct ram_map *map, u64 *into);
 
+/* Set the bits, in `into`, of those units of `of` that nobody has ever touched, or that
+ * were given up since: zeros, until somebody writes.  None where the host does not tell. */
+void ram_untouched(const struct ram_map *map, const u64 *of, u64 *into);
+
 static inline u64 ram_bitmap_bytes(const struct ram_map *map)
 {
 	return DIV_ROUND_UP(map->units, 64) * sizeof(u64);

@@ -6,7 +6,9 @@
  * a page that is there, wakes the one who waits.  Units that are KEPT may have pages that
  * nobody ever touched, and pages may be discarded (mem.h): those are zeros.
  * Throwing memory away takes longer than a guest should stand still: its pages are
- * moved elsewhere (mremap(2), MREMAP_DONTUNMAP), and a thread frees them there.
+ * moved elsewhere (mremap(2), MREMAP_DONTUNMAP), and a thread frees them there, a little
+ * at a time: whoever changes address space, or waits for a page, waits for that.
+ * Long runs of zeros need no loading at all: they are not watched.
  * Threads: the fault thread (uffd.h), the loader, the sweeper, control. */
 #define _GNU_SOURCE /* mremap */
 #include "vmm/snapshot/ram_load.h"
@@ -22,13 +24,16 @@
 #define BATCH	    16u	      /* units that the loader reads at once: 1 MiB */
 #define MOVE_BYTES  (8 * MiB) /* less than that is thrown away on the spot */
 #define TABLE_BYTES (2 * MiB) /* what a page table maps: such pieces move at once */
+#define ZERO_RUN    (16 * MiB / RAM_UNIT)
+#define SWEEP_BYTES (2 * MiB)
+#define SWEEP_AFTER (32 * MiB / RAM_UNIT) /* the guest has gone on by then */
 
 enum unit_state { UNIT_MISSING, UNIT_LOADING, UNIT_THERE, UNIT_KEPT };
 
 /* Address space that memory was moved to. */
 struct heap {
 	struct list link;
-	void *host;
+	u8 *host;
 	u64 bytes;
 };
 
@@ -45,9 +50,9 @@ struct ram_load {
 	u32 *faulted;	   /* [lock] units in order of their first fault */
 	u32 n_faulted;	   /* [lock] */
 	u8 *fault_buf;	   /* [fault thread] one unit */
-	struct list heaps; /* [control], then the sweeper's: struct heap */
-	pthread_t thread, sweeper;
-	bool started, sweeping; /* [control] */
+	struct list heaps; /* [control], then the loader's: struct heap */
+	pthread_t thread;
+	bool started; /* [control] */
 };
 
 static bool is_zero_unit(const struct ram_load *l, u64 unit)
@@ -176,16 +181,63 @@ static u64 claim(struct ram_load *l, u64 *unit)
 	return n;
 }
 
+static void free_heap(struct heap *h)
+{
+	for (u64 at = 0; at < h->bytes; at += SWEEP_BYTES)
+		(void)madvise(h->host + at, MIN(SWEEP_BYTES, h->bytes - at), MADV_DONTNEED);
+	munmap(h->host, h->bytes);
+	free(h);
+}
+
+static void *sweeper(void *arg)
+{
+	struct list *heaps = arg, *item;
+
+	thread_be_nice();
+	while ((item = list_pop(heaps)))
+		free_heap(list_entry(item, struct heap, link));
+	free(heaps);
+	return NULL;
+}
+
+/* Have what was moved away freed, by a thread that nobody waits for. */
+static void sweep(struct ram_load *l)
+{
+	struct list *heaps;
+	struct error err;
+	pthread_t thread;
+
+	if (list_empty(&l->heaps))
+		return;
+	heaps = xnew(struct list);
+	list_init(heaps);
+	list_splice(heaps, &l->heaps);
+	if (thread_start(&thread, "sweeper", sweeper, heaps, &err) < 0)
+		sweeper(heaps);
+	else
+		pthread_detach(thread);
+}
+
+static bool has_working_set(struct ram_load *l)
+{
+	LOCK_SCOPE(&l->lock);
+	return l->next_first == l->opt.n_first;
+}
+
 static int load_all(struct ram_load *l)
 {
 	u8 *buf = try_alloc_aligned(BATCH * RAM_UNIT, 4096);
 	int ret = buf ? 0 : -ENOMEM, one;
-	u64 unit, n;
+	u64 unit, n, loaded = 0;
 
 	while (buf && (n = claim(l, &unit))) {
 		one = load_units(l, unit, n, buf);
 		ret = ret ? ret : one;
+		loaded += n;
+		if (loaded > SWEEP_AFTER && has_working_set(l))
+			sweep(l);
 	}
+	sweep(l);
 	free(buf);
 	return ret;
 }
@@ -194,26 +246,13 @@ static void *loader(void *arg)
 {
 	struct ram_load *l = arg;
 
+	thread_be_nice(); /* to vCPUs, and to the fault thread that they wait for */
 	(void)load_all(l);
 	l->opt.done(l->opt.arg);
 	return NULL;
 }
 
 /* --- control ---------------------------------------------------------------------- */
-
-static void *sweeper(void *arg)
-{
-	struct ram_load *l = arg;
-	struct list *item;
-
-	while ((item = list_pop(&l->heaps))) {
-		struct heap *h = list_entry(item, struct heap, link);
-
-		munmap(h->host, h->bytes);
-		free(h);
-	}
-	return NULL;
-}
 
 /* Move pages away, page tables and all; what is left behind is empty.  False: this
  * kernel, or this memory, does not let us. */
@@ -253,7 +292,6 @@ static int throw_run_away(struct ram_load *l, u64 unit, u64 n)
 static int throw_away(struct ram_load *l)
 {
 	const struct ram_map *map = l->opt.map;
-	struct error err;
 	int ret = 0;
 
 	for (u32 i = 0; l->uffd && ret == 0 && i < map->n; i++)
@@ -266,8 +304,32 @@ static int throw_away(struct ram_load *l)
 		if (l->states[at] == UNIT_MISSING)
 			ret = throw_run_away(l, at, n);
 	}
-	if (!list_empty(&l->heaps))
-		l->sweeping = thread_start(&l->sweeper, "sweeper", sweeper, l, &err) == 0;
+	return ret;
+}
+
+/* Zeros are what memory is that nobody watches. */
+static int leave_zeros(struct ram_load *l)
+{
+	const struct ram_map *map = l->opt.map;
+	u64 bytes, last;
+	int ret = 0;
+
+	for (u64 at = 0, n; ret == 0 && at < map->units; at += n) {
+		u64 most = ram_run_in_range(map, at, UINT64_MAX);
+		u8 *host = ram_unit(map, at, &bytes);
+
+		for (n = 0;
+		     n < most && l->states[at + n] == UNIT_MISSING && is_zero_unit(l, at + n);)
+			n++;
+		if (n < ZERO_RUN) {
+			n = MAX(n, (u64)1);
+			continue;
+		}
+		bytes = (u64)(ram_unit(map, at + n - 1, &last) - host) + last;
+		ret = l->uffd ? uffd_remove(l->uffd, host, bytes) : 0;
+		memset(l->states + at, UNIT_THERE, n);
+		l->there += n;
+	}
 	return ret;
 }
 
@@ -304,6 +366,8 @@ int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, st
 	ret = prepare(l, err);
 	if (ret == 0) {
 		ret = throw_away(l);
+		if (ret == 0)
+			ret = leave_zeros(l);
 		if (ret < 0)
 			err_set_errno(err, ret, "cannot empty guest memory");
 	}
@@ -359,9 +423,7 @@ void ram_load_free(struct ram_load *l)
 	if (!l)
 		return;
 	stop_loader(l);
-	if (l->sweeping)
-		pthread_join(l->sweeper, NULL);
-	(void)sweeper(l); /* if there was none */
+	sweep(l); /* if there was no loader */
 	uffd_free(l->uffd);
 	if (l->uffd)
 		mem_watch(l->opt.map->mem, false);

@@ -43,8 +43,9 @@ struct save_job {
 	struct vm_waiter *waiter; /* NULL: nobody waits */
 	char *tag;
 	struct qcow2_new_snapshot entry;
-	u64 *bits; /* units to save */
-	u64 *pass; /* of those, in the pass that goes on before the moment; NULL: live */
+	u64 *bits;  /* units to save */
+	u64 *zeros; /* units that are zeros, because nobody has touched them */
+	u64 *pass;  /* of those, in the pass that goes on before the moment; NULL: live */
 	u32 passes;
 	u64 pass_units;
 	bool moment_over;
@@ -164,6 +165,7 @@ void save_free(struct save_job *job)
 		loop_run_posted(job->s->vm->loop);
 	state_buf_fini(&job->state);
 	free(job->manifest);
+	free(job->zeros);
 	free(job->bits);
 	free(job->pass);
 	free(job->working_set);
@@ -261,6 +263,23 @@ static void count_memory(struct save_job *job)
 	job->s->ram_written += (p.units - p.zeros) * RAM_UNIT;
 }
 
+/* What nobody has touched has no place in the area. */
+static int drop_zeros(struct save_job *job, struct error *err)
+{
+	const struct ram_map *map = &job->s->map;
+	int ret = 0;
+	u64 n;
+
+	for (u64 at = 0; ret == 0 && (n = ram_next_run(map, job->zeros, &at, UINT64_MAX));
+	     at += n) {
+		const struct ram_batch none = {.unit = at, .n = n};
+
+		memset(job->crcs + at, 0, n * sizeof(*job->crcs));
+		ret = sink(job, &none);
+	}
+	return ret < 0 ? err_set_errno(err, ret, "cannot write guest memory") : 0;
+}
+
 static int complete(struct save_job *job, struct error *err)
 {
 	u32 count;
@@ -273,7 +292,9 @@ static int complete(struct save_job *job, struct error *err)
 	/* Nobody writes protected memory any more: no faults from here on. */
 	ram_save_free(job->ram);
 	job->ram = NULL;
-	ret = write_parts(job, err);
+	ret = drop_zeros(job, err);
+	if (ret == 0)
+		ret = write_parts(job, err);
 	if (ret == 0)
 		ret = make_entries(job, err);
 	if (ret < 0)
@@ -288,7 +309,7 @@ static void keep_dirty(struct save_job *job)
 	struct ram_map *map = &job->s->map;
 
 	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++)
-		map->dirty[i] |= job->bits[i];
+		map->dirty[i] |= job->bits[i] | job->zeros[i];
 }
 
 static void job_ends(struct save_job *job, int ret, const struct error *err)
@@ -349,6 +370,7 @@ static int copy_state(struct save_job *job, struct error *err)
 		return err_set_errno(err, ret, "cannot protect guest memory");
 	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++) {
 		job->bits[i] |= map->dirty[i];
+		job->zeros[i] &= ~map->dirty[i];
 		if (job->pass) /* the rest has been saved */
 			job->pass[i] = map->dirty[i];
 		map->dirty[i] = 0;
@@ -528,7 +550,8 @@ static int begin(struct save_job *job, struct error *err)
 		return ret;
 	job->crcs = try_alloc(map->units * sizeof(u32));
 	job->bits = try_alloc(ram_bitmap_bytes(map));
-	if (!job->crcs || !job->bits)
+	job->zeros = try_alloc(ram_bitmap_bytes(map));
+	if (!job->crcs || !job->bits || !job->zeros)
 		return err_set(err, -ENOMEM, "no memory for a snapshot");
 	job->manifest = vmstate_manifest(s->vm);
 	ret = prepare_area(job, err);
@@ -546,7 +569,9 @@ static int begin(struct save_job *job, struct error *err)
 		return begin_passes(job, err);
 	if (ret < 0)
 		return ret;
-	memcpy(job->bits, map->dirty, ram_bitmap_bytes(map));
+	ram_untouched(map, map->dirty, job->zeros);
+	for (u64 i = 0; i < ram_bitmap_bytes(map) / sizeof(u64); i++)
+		job->bits[i] = map->dirty[i] & ~job->zeros[i];
 	memset(map->dirty, 0, ram_bitmap_bytes(map));
 	ret = ram_save_protect(job->ram, job->bits);
 	return ret < 0 ? err_set_errno(err, ret, "cannot protect guest memory")
@@ -590,7 +615,7 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 	if (ret == 0)
 		ret = begin(job, err);
 	if (ret < 0) {
-		if (job->bits)
+		if (job->zeros)
 			keep_dirty(job);
 		save_free(job);
 		return ret;
