@@ -12,7 +12,7 @@
 /* /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst: a word for each page. */
 #define PAGE_SWAPPED ((u64)1 << 62)
 #define PAGE_PRESENT ((u64)1 << 63)
-#define LOOK_UNITS   256u /* at a time */
+#define LOOK_UNITS   64u /* at a time */
 
 /* By name: addresses may change while the machine runs. */
 static int by_name(const void *a, const void *b)
