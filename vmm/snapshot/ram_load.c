@@ -246,7 +246,6 @@ static void *loader(void *arg)
 {
 	struct ram_load *l = arg;
 
-	thread_be_nice(); /* to vCPUs, and to the fault thread that they wait for */
 	(void)load_all(l);
 	l->opt.done(l->opt.arg);
 	return NULL;

@@ -287,7 +287,6 @@ static void *worker(void *arg)
 	int ret = buf ? 0 : -ENOMEM;
 	bool last;
 
-	thread_be_nice(); /* to vCPUs, and to the fault thread that they wait for */
 	while (ret == 0)
 		ret = work_once(s, buf);
 	free(buf);
