@@ -392,6 +392,7 @@ UNIT_TESTS := \
 	test_io \
 	test_irq \
 	test_job \
+	test_job_fault \
 	test_linuxboot \
 	test_loop \
 	test_mem \
@@ -464,6 +465,7 @@ TEST_LIB := \
 	tests/lib/ata_rig.o \
 	tests/lib/cuts.o \
 	tests/lib/fake_machine.o \
+	tests/lib/mem_chain.o \
 	tests/lib/mem_image.o \
 	tests/lib/net_rig.o \
 	tests/lib/virtio_guest.o \

@@ -15,15 +15,14 @@
 #include "block/job.h"
 #include "block/qcow2/qcow2.h"
 #include "tests/lib/cuts.h"
+#include "tests/lib/mem_chain.h"
 
 #include <errno.h>
 #include <stdio.h>
 
-#define FILES 4
+#define FILES MEM_CHAIN_MOST
 
 enum what { STREAM, STREAM_TO_BASE, COMMIT_BEHIND, COMMIT_ACTIVE, COMMIT_EMPTY, SNAPSHOT };
-
-static const char *const names[FILES] = {"base", "middle", "top", "new"};
 
 struct scenario {
 	const char *name;
@@ -50,61 +49,38 @@ struct run {
 
 /* --- images ------------------------------------------------------------------------ */
 
+static struct image *add_record(struct image *file, u32 at, void *arg)
+{
+	assert_int_equal(filter_record_file(&file, file, arg, at), 0);
+	return file;
+}
+
 static void create(struct fiber *f, struct run *r, u32 at)
 {
-	struct qcow2_create_options opt = {.bytes = SCRIBE_BYTES,
-					   .cluster_bytes = r->s->cluster_bytes,
-					   .backing_file = at ? names[at - 1] : NULL,
-					   .backing_format = at ? "qcow2" : NULL};
-	struct image *file = mem_image_new(fiber_loop(f), &r->disks[at]);
-	struct error err = {0};
+	const struct mem_chain_filter filter = {add_record, &r->log};
 
-	assert_int_equal(filter_record_file(&file, file, &r->log, at), 0);
-	assert_int_equal(qcow2_create(f, file, &opt, &err), 0);
-	image_close(f, file);
+	mem_chain_create(f, r->disks, at, r->s->cluster_bytes, SCRIBE_BYTES, &filter);
 }
 
 /* An image alone, by its place; recorded if there is a log. */
 static struct image *open_one(struct fiber *f, struct mem_disk *disks, u32 at,
 			      struct record_log *log, struct open_policy policy)
 {
-	struct image *img, *file = mem_image_new(fiber_loop(f), &disks[at]);
-	struct error err = {0};
+	const struct mem_chain_filter filter = {log ? add_record : NULL, log};
+	struct image *img;
 
-	if (log)
-		assert_int_equal(filter_record_file(&file, file, log, at), 0);
-	if (image_open_over(f, &img, "qcow2", file, &policy, &err))
-		fail_msg("%s: %s", names[at], err.text);
-	free(img->name);
-	img->name = xstrdup(names[at]);
+	assert_int_equal(mem_chain_open_one(f, disks, at, &filter, &policy, &img), 0);
 	return img;
 }
 
-static u32 place_of(const char *name)
-{
-	u32 at = 0;
-
-	while (at < FILES && strcmp(names[at], name))
-		at++;
-	assert_true(at < FILES);
-	return at;
-}
-
-/* A chain as its headers name it; only the top may be written to. */
 static struct image *open_chain(struct fiber *f, struct mem_disk *disks, u32 top,
 				struct record_log *log)
 {
-	struct image *first = open_one(f, disks, top, log, (struct open_policy){.writable = true});
-	struct image *img = first;
+	const struct mem_chain_filter filter = {log ? add_record : NULL, log};
+	struct image *img;
 
-	for (u32 n = 0; img->backing_name; n++) {
-		assert_true(n < FILES);
-		img->backing = open_one(f, disks, place_of(img->backing_name), log,
-					(struct open_policy){.writable = true});
-		img = img->backing;
-		img->writable = false;
-	}
-	return first;
+	assert_int_equal(mem_chain_open(f, disks, top, &filter, &img), 0);
+	return img;
 }
 
 static void scribble(struct fiber *f, struct run *r, u32 at)

@@ -24,11 +24,21 @@ EIO, ENOSPC = 5, 28
 MOST = int(os.environ.get("COWVM_FAULTS", 5 if SLOW == 1 else 2))
 
 
-def execute(program, args, work, env, count):
+def surroundings(count=None, **env):
+    """The environment of a program in which something fails."""
     env = dict(os.environ, COWVM_IO="threads", **env)
     env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0:detect_leaks=0"
     if count:
         env["COWVM_FAULT_COUNT"] = str(count)
+    return env
+
+
+def faults(fault):
+    """Of cowimg; fault: "KINDS NTH ACTION", see lib/faults.c."""
+    return {"LD_PRELOAD": str(SHIM), "COWVM_FAULT": fault + " .img"}
+
+
+def execute(program, args, work, env):
     return subprocess.run(["cowimg"] + args, executable=program, cwd=work, env=env,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -36,14 +46,13 @@ def execute(program, args, work, env, count):
 
 
 def faulty(work, args, fault, count=None):
-    """The run, with output; fault: "KINDS NTH ACTION", see lib/faults.c."""
-    env = {"LD_PRELOAD": str(SHIM), "COWVM_FAULT": fault + " .img"}
-    return execute(COWIMG, args, work, env, count)
+    """The run, with output."""
+    return execute(COWIMG, args, work, surroundings(count, **faults(fault)))
 
 
 def starved(work, args, nth, count=None):
     """The same, with an allocation that fails: see image/scarce.c."""
-    return execute(SCARCE, args, work, {"COWVM_SCARCE": nth}, count)
+    return execute(SCARCE, args, work, surroundings(count, COWVM_SCARCE=nth))
 
 
 class Scenario:
@@ -152,8 +161,9 @@ class Scenario:
         self.restore()
         done = starved(self.now, self.args, "0", count)
         assert done.returncode == 0, done.stdout
-        return self.walk_calls(int(count.read_text()), most,
-                               lambda n: self.attempt("%d%s" % (n, after), starved))
+        calls = int(count.read_text())
+        hurt = self.walk_calls(calls, most, lambda n: self.attempt("%d%s" % (n, after), starved))
+        assert hurt or not after or calls < 2, "some allocation of %d matters" % calls
 
     def walk_calls(self, calls, most, attempt):
         if self.slow and most < 100:

@@ -16,12 +16,13 @@ READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZERO, STATUS = range(8)
 class Server:
     """cowimg serve on a unix socket; the block's end stops it and wants exit code 0."""
 
-    def __init__(self, work, image, *args, program=COWIMG):
+    def __init__(self, work, image, *args, program=COWIMG, **popen):
         self.socket = os.path.join(work, "nbd.sock")
         self.uri = "nbd+unix:///?socket=" + self.socket
         self.child = subprocess.Popen([program, "serve", "-k", self.socket, *map(str, args),
                                        str(image)], stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                      **popen)
         self.wait_for_socket()
 
     def wait_for_socket(self):
