@@ -66,6 +66,7 @@ BLOCK := \
 	block/blk_medium.o \
 	block/blk_open.o \
 	block/blk_throttle.o \
+	block/copy_on_read.o \
 	block/create.o \
 	block/crew.o \
 	block/crypt_io.o \
@@ -226,6 +227,7 @@ CORE := \
 DEVICES := \
 	devices/debug.o \
 	devices/device.o \
+	devices/disk.o \
 	devices/display/display.o \
 	devices/display/picture.o \
 	devices/display/surface.o \

@@ -10,6 +10,7 @@
 #include "base/thread.h"
 #include "block/blk_internal.h"
 #include "block/blk_task.h"
+#include "block/copy_on_read.h"
 #include "block/graph.h"
 #include "block/job_int.h"
 #include "block/unlock.h"
@@ -53,6 +54,20 @@ static int do_request(struct fiber *f, struct blk *blk, struct blk_req *req)
 	return -ENOTSUP;
 }
 
+/* Job and copy-on-read keep their copying away from it. */
+static int guarded_change(struct fiber *f, struct blk *blk, struct blk_req *req)
+{
+	struct range_lock lock;
+	int ret;
+
+	if (blk->copy_on_read)
+		range_lock(f, &blk->copy_locks, &lock, req->goff, req->bytes, false);
+	ret = blk->job ? job_guard(f, blk->job, req, do_request) : do_request(f, blk, req);
+	if (blk->copy_on_read)
+		range_unlock(&blk->copy_locks, &lock);
+	return ret;
+}
+
 static int run_request(struct fiber *f, struct blk *blk, struct blk_req *req)
 {
 	bool changes = req->op == BLK_WRITE || req->op == BLK_ZERO || req->op == BLK_DISCARD;
@@ -60,8 +75,10 @@ static int run_request(struct fiber *f, struct blk *blk, struct blk_req *req)
 
 	if (ret < 0)
 		return ret;
-	if (unlikely(blk->job) && changes)
-		ret = job_guard(f, blk->job, req, do_request);
+	if (unlikely(blk->copy_on_read) && req->op == BLK_READ)
+		copy_on_read(f, blk, req);
+	if (unlikely(blk->job || blk->copy_on_read) && changes)
+		ret = guarded_change(f, blk, req);
 	else
 		ret = do_request(f, blk, req);
 	if (ret == 0 && changes && (req->flags & BLK_FUA || !blk->write_cache))
@@ -153,9 +170,11 @@ static bool is_hopeless(int ret)
 enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret)
 {
 	static const char *const names[] = {"read", "write", "flush", "discard", "write of zeros"};
-	enum blk_on_error action = op == BLK_READ ? blk->on_read_error : blk->on_write_error;
+	const struct blk_error_policy *policy =
+		op == BLK_READ ? &blk->on_read_error : &blk->on_write_error;
+	enum blk_on_error action = policy->action;
 
-	if (is_hopeless(ret) || (op != BLK_READ && blk->werror_enospc && ret != -ENOSPC))
+	if (is_hopeless(ret) || (policy->only_enospc && ret != -ENOSPC))
 		return BLK_REPORT;
 	if (action == BLK_STOP && !__atomic_exchange_n(&blk->error_said, true, __ATOMIC_RELAXED))
 		log_warn("%s: %s failed: %s: the guest is stopped, 'cont' tries again", blk->id,
@@ -410,6 +429,11 @@ u64 blk_bytes(const struct blk *blk)
 bool blk_is_readonly(const struct blk *blk)
 {
 	return blk->readonly;
+}
+
+void blk_set_write_cache(struct blk *blk, bool on)
+{
+	blk->write_cache = on;
 }
 
 bool blk_write_cache(const struct blk *blk)

@@ -57,6 +57,8 @@ struct blk_options {
 	bool readonly;
 	bool snapshot; /* writes go to a temporary overlay, dropped at close */
 	bool discard_unmap;
+	bool copy_on_read;	       /* what is read from behind the image goes into it */
+	bool share_rw;		       /* others may write to a raw image */
 	const char *werror;	       /* report ignore stop enospc; NULL: enospc */
 	const char *rerror;	       /* report ignore stop; NULL: report */
 	struct throttle_group *limits; /* NULL: none; takes an owner of it */
@@ -81,6 +83,11 @@ void blk_submit(struct blk *blk, struct blk_req *req); /* [any thread] */
 /* Of a request that ended with ret < 0.  BLK_STOP: the machine stops, and the request
  * is submitted again when it goes on.  [any thread] */
 enum blk_on_error blk_on_error(struct blk *blk, enum blk_op op, int ret);
+
+/* By name: report ignore stop enospc, for reads or for all else.  Before requests. */
+int blk_set_error_action(struct blk *blk, enum blk_op op, const char *name, struct error *err);
+/* Whether writes may be done before they are durable.  Before requests. */
+void blk_set_write_cache(struct blk *blk, bool on);
 
 /* Run fn as a fiber on the loop and wait for its result.  From any thread but
  * the loop's own. */

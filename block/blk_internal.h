@@ -9,27 +9,35 @@
 #include "block/throttle.h"
 #include "block/unlock.h"
 
+/* What is done about a failed request; only_enospc: others are reported. */
+struct blk_error_policy {
+	enum blk_on_error action;
+	bool only_enospc;
+};
+
 struct blk {
-	char *id;	    /* [const] */
-	char *file;	    /* [loop, while drained] NULL: no medium */
-	struct loop *loop;  /* [const] */
-	bool owns_loop;	    /* [const] */
-	struct job *job;    /* [loop] at work on the chain; NULL: none */
-	bool readonly;	    /* [const] */
-	bool write_cache;   /* [const] */
-	bool werror_enospc; /* [const] werror is for -ENOSPC; others are reported */
-	enum blk_on_error on_write_error, on_read_error; /* [const] */
-	bool error_said;				 /* [atomic] since the machine went on */
-	bool locked;					 /* an image of the chain is: no requests */
-	bool has_medium;				 /* [atomic] relaxed; written on the loop */
-	struct image *img;				 /* [loop] NULL: no medium */
+	char *id;	   /* [const] */
+	char *file;	   /* [loop, while drained] NULL: no medium */
+	struct loop *loop; /* [const] */
+	bool owns_loop;	   /* [const] */
+	struct job *job;   /* [loop] at work on the chain; NULL: none */
+	bool readonly;	   /* [const] */
+	bool write_cache;  /* [const] once devices are there */
+	struct blk_error_policy on_write_error, on_read_error; /* [const] once devices are there */
+	bool error_said;	       /* [atomic] since the machine went on */
+	bool locked;		       /* an image of the chain is: no requests */
+	bool has_medium;	       /* [atomic] relaxed; written on the loop */
+	struct image *img;	       /* [loop] NULL: no medium */
 	struct open_policy policy;     /* [const] for images that come over this one */
 	struct unlock_policy unlock;   /* [const] policy.unlock */
 	u64 bytes;		       /* [atomic] relaxed: a figure of its own */
 	struct throttle_group *limits; /* NULL: none */
 	struct list waiting[2];	       /* for them: reads, writes */
 	struct loop_timer timers[2];
-	unsigned hurries; /* nobody waits */
+	bool copy_on_read;	       /* [const] reads fill the top (copy_on_read.h) */
+	bool copy_failed;	       /* the last copy did: nothing is said of the next */
+	struct range_locks copy_locks; /* guest changes share, a copy excludes */
+	unsigned hurries;	       /* nobody waits */
 	unsigned in_flight;
 	unsigned visitors;	 /* functions of blk_run under way */
 	unsigned drains;	 /* blk_drain_begin without end */

@@ -8,6 +8,7 @@
 #include "block/blk_internal.h"
 #include "block/file.h"
 #include "block/job.h"
+#include "block/names.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,19 +56,28 @@ static int find_backend(const char *aio, enum loop_backend *out)
 static const char *const error_actions[] = {"report", "ignore", "stop", "enospc", NULL};
 
 /* In the order of enum blk_on_error; enospc is a stop for one kind of error. */
+int blk_set_error_action(struct blk *blk, enum blk_op op, const char *name, struct error *err)
+{
+	int at = parse_choice(name, error_actions);
+
+	if (at < 0)
+		return err_set(err, -EINVAL, "'%s' invalid %s error action", name,
+			       op == BLK_READ ? "read" : "write");
+	*(op == BLK_READ ? &blk->on_read_error : &blk->on_write_error) =
+		(struct blk_error_policy){(enum blk_on_error)MIN(at, BLK_STOP), at > BLK_STOP};
+	return 0;
+}
+
 static int set_error_actions(struct blk *blk, const struct blk_options *opt, struct error *err)
 {
-	int w = parse_choice(opt->werror ? opt->werror : "enospc", error_actions);
-	int r = parse_choice(opt->rerror ? opt->rerror : "report", error_actions);
+	int ret = blk_set_error_action(blk, BLK_WRITE, opt->werror ? opt->werror : "enospc", err);
 
-	if (w < 0)
-		return err_set(err, -EINVAL, "'%s' invalid write error action", opt->werror);
-	if (r < 0 || r > BLK_STOP)
+	if (ret == 0 && opt->rerror && !strcmp(opt->rerror, "enospc"))
 		return err_set(err, -EINVAL, "'%s' invalid read error action", opt->rerror);
-	blk->werror_enospc = w > BLK_STOP;
-	blk->on_write_error = MIN(w, BLK_STOP);
-	blk->on_read_error = r;
-	return 0;
+	if (ret == 0)
+		ret = blk_set_error_action(blk, BLK_READ, opt->rerror ? opt->rerror : "report",
+					   err);
+	return ret;
 }
 
 static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
@@ -80,6 +90,7 @@ static struct blk *blk_new(const char *id, struct loop *loop, bool owns_loop)
 	list_init(&blk->held);
 	blk_throttle_init(blk);
 	list_init(&blk->watchers);
+	range_locks_init(&blk->copy_locks);
 	fiber_queue_init(&blk->idle);
 	return blk;
 }
@@ -94,8 +105,13 @@ void blk_free(struct blk *blk)
 /* --- temporary overlay ----------------------------------------------------- */
 
 /* What the overlay has to know of its base. */
+struct base {
+	char *name, *format;
+	u64 bytes;
+};
+
 static int examine_base(struct fiber *f, const char *file, const struct open_policy *policy,
-			u64 *bytes, const char **format, struct error *err)
+			struct base *base, struct error *err)
 {
 	struct open_policy look = *policy;
 	struct image *img;
@@ -106,35 +122,66 @@ static int examine_base(struct fiber *f, const char *file, const struct open_pol
 	ret = image_open(f, &img, file, &look, err);
 	if (ret < 0)
 		return ret;
-	*bytes = img->bytes;
-	*format = img->driver->name;
-	return image_close(f, img);
+	base->bytes = img->bytes;
+	base->format = xstrdup(img->driver->name);
+	base->name = name_has_protocol(img->name) ? xstrdup(img->name) : realpath(img->name, NULL);
+	if (!base->name)
+		ret = err_set_errno(err, -errno, "Could not open '%s'", img->name);
+	image_close(f, img);
+	return ret;
 }
 
-static int create_overlay(struct fiber *f, const char *temp, const char *file,
-			  const struct open_policy *policy, struct error *err)
+static int create_overlay(struct fiber *f, const char *temp, const struct base *base,
+			  struct error *err)
 {
-	char *base AUTO_FREE = realpath(file, NULL);
 	struct create_request req;
-	const char *format;
 	char text[32];
-	u64 bytes;
 	int ret;
 
-	if (!base)
-		return err_set_errno(err, -errno, "Could not open '%s'", file);
-	ret = examine_base(f, file, policy, &bytes, &format, err);
-	if (ret < 0)
-		return ret;
 	image_create_init(&req, "qcow2", temp);
 	req.cache = CACHE_UNSAFE;
 	req.unsafe_backing = true; /* looked at just now */
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)base->bytes);
 	opts_set(&req.options, "size", text);
-	opts_set(&req.options, "backing_file", base);
-	opts_set(&req.options, "backing_fmt", format);
+	opts_set(&req.options, "backing_file", base->name);
+	if (!name_is_json(base->name))
+		opts_set(&req.options, "backing_fmt", base->format);
 	ret = image_create(f, &req, err);
 	image_create_fini(&req);
+	return ret;
+}
+
+/* What was said of the image holds for what is behind the overlay. */
+static void move_options(const struct opts *from, struct opts *to)
+{
+	for (unsigned i = 0; from && i < from->n; i++) {
+		AUTO_FREE char *name = xasprintf("backing.%s", from->v[i].name);
+
+		opts_add(to, name, from->v[i].value, from->v[i].bare);
+	}
+}
+
+static int open_overlay(struct fiber *f, struct image **out, const char *temp, const char *file,
+			const struct open_policy *policy, struct error *err)
+{
+	struct open_policy top = *policy;
+	struct opts options = {0};
+	struct base base = {0};
+	int ret = examine_base(f, file, policy, &base, err);
+
+	if (ret == 0)
+		ret = create_overlay(f, temp, &base, err);
+	if (ret == 0) {
+		move_options(policy->options, &options);
+		top.writable = true;
+		top.format = "qcow2";
+		top.cache = CACHE_UNSAFE;
+		top.options = &options;
+		ret = image_open(f, out, temp, &top, err);
+	}
+	opts_fini(&options);
+	free(base.name);
+	free(base.format);
 	return ret;
 }
 
@@ -142,7 +189,6 @@ static int create_overlay(struct fiber *f, const char *temp, const char *file,
 static int open_with_overlay(struct fiber *f, struct image **out, const char *file,
 			     const struct open_policy *policy, struct error *err)
 {
-	struct open_policy top = *policy;
 	const char *dir = getenv("TMPDIR");
 	char *temp AUTO_FREE = xasprintf("%s/cowvm-XXXXXX", dir && *dir ? dir : "/var/tmp");
 	int ret, fd;
@@ -151,13 +197,7 @@ static int open_with_overlay(struct fiber *f, struct image **out, const char *fi
 	if (fd < 0)
 		return err_set_errno(err, -errno, "cannot create the temporary file '%s'", temp);
 	close(fd);
-	ret = create_overlay(f, temp, file, policy, err);
-	if (ret == 0) {
-		top.writable = true;
-		top.format = "qcow2";
-		top.cache = CACHE_UNSAFE;
-		ret = image_open(f, out, temp, &top, err);
-	}
+	ret = open_overlay(f, out, temp, file, policy, err);
 	unlink(temp);
 	return ret;
 }
@@ -231,9 +271,11 @@ int blk_open(struct blk **out, const struct blk_options *opt, struct error *err)
 	blk = blk_new(opt->id, loop, true);
 	blk->file = opt->file ? xstrdup(opt->file) : NULL;
 	blk->readonly = opt->readonly;
+	blk->copy_on_read = opt->copy_on_read && !opt->readonly;
 	blk->write_cache = cache->write_cache;
 	call.policy.writable = !opt->readonly;
 	call.policy.discard = opt->discard_unmap;
+	call.policy.share_rw = opt->share_rw;
 	call.policy.cache = cache->mode;
 	call.policy.format = opt->format;
 	call.policy.snapshot = opt->vm_state_of;

@@ -70,8 +70,10 @@ int file_lock(int fd, const char *path, const struct open_policy *policy, struct
 		return 0;
 	if (policy->writable)
 		use |= 1u << PERM_WRITE | 1u << PERM_RESIZE;
-	if (policy->share_writers)
+	if (policy->share_writers || policy->share_rw)
 		refuse = 0;
+	if (policy->share_rw)
+		use &= ~(1u << PERM_RESIZE);
 	ret = take_all(fd, use, refuse);
 	if (ret == -EINVAL || ret == -ENOLCK || ret == -EOPNOTSUPP || ret == -ENOSYS)
 		return 0;

@@ -289,6 +289,7 @@ static int open_child(struct fiber *f, struct image **out, const char *prefix, c
 	if (++child.policy.nesting > NEST_MOST)
 		return err_set(err, -ELOOP, "more than %u formats over one another", NEST_MOST);
 	opts_sub(&parent->opts, prefix, &child.opts);
+	child.policy.share_rw &= parent->policy.format && !strcmp(parent->policy.format, "raw");
 	child.policy.format = NULL;
 	child.policy.options = &child.opts;
 	child.policy.detect_zeroes = DETECT_ZEROES_OFF;

@@ -15,6 +15,7 @@ enum cache_mode { CACHE_WRITEBACK, CACHE_WRITETHROUGH, CACHE_NONE, CACHE_DIRECTS
 struct open_policy {
 	bool writable;
 	bool share_writers;		  /* do not refuse another process's write lock (-U) */
+	bool share_rw;			  /* others may write, too: of raw images */
 	bool no_backing;		  /* leave the backing file closed (info, rebase -u) */
 	bool check_only;		  /* open damaged metadata as far as check needs it */
 	bool discard;			  /* discard requests reach the host (discard=unmap) */

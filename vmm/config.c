@@ -356,6 +356,7 @@ int config_finish(struct config *c, struct error *err)
 		default_net(c);
 	if (config_nodes(c, err) < 0)
 		return err->code;
+	config_share_drives(c);
 	default_chars(c);
 	return check_daemonize(c, err);
 }

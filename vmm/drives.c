@@ -39,6 +39,8 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 		.readonly = c->readonly,
 		.snapshot = c->snapshot,
 		.discard_unmap = c->discard_unmap,
+		.copy_on_read = c->copy_on_read,
+		.share_rw = c->share_rw,
 		.werror = c->werror,
 		.rerror = c->rerror,
 		.image = c->image.n ? &c->image : NULL,

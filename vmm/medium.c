@@ -14,7 +14,8 @@ static int find_removable(struct vm *vm, const char *device, struct drive **out,
 
 	if (!d)
 		return err_set(err, -ENODEV, "Device '%s' not found", device);
-	if (!d->device || !ide_cd_tray(d->device, &open, &locked))
+	/* What no device shows may be taken out, too. */
+	if (d->device && !ide_cd_tray(d->device, &open, &locked))
 		return err_set(err, -EINVAL, "Device '%s' is not removable", device);
 	*out = d;
 	return 0;
@@ -25,6 +26,8 @@ static int open_tray(struct drive *d, bool force, struct error *err)
 {
 	bool open = false, locked = false;
 
+	if (!d->device)
+		return 0;
 	ide_cd_tray(d->device, &open, &locked);
 	if (!open && locked && !force) {
 		ide_cd_ask_for_eject(d->device);
@@ -69,7 +72,8 @@ int vm_change(struct vm *vm, const struct vm_change *c, struct error *err)
 		ret = check_mode(c->mode, err);
 	if (ret < 0)
 		return ret;
-	ide_cd_tray(d->device, &open, &locked);
+	if (d->device)
+		ide_cd_tray(d->device, &open, &locked);
 	if (locked && !open && !c->force)
 		return open_tray(d, false, err);
 	return blk_change_medium(d->blk, &medium, err);

@@ -1,9 +1,13 @@
 /* Options that name disk images: -drive -hda -cdrom -snapshot. */
+#include "base/log.h"
 #include "vmm/options.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 static const char *const if_names[] = {"ide", "virtio", "none", NULL};
+/* Those that other machines have. */
+static const char *const other_ifs[] = {"scsi", "floppy", "pflash", "mtd", "sd", "xen", NULL};
 
 static struct drive_config *add_drive(struct config *c, const char *source)
 {
@@ -13,6 +17,20 @@ static struct drive_config *add_drive(struct config *c, const char *source)
 	d->bus = d->unit = DRIVE_NO_PLACE;
 	list_append(&c->drives, &d->link);
 	return d;
+}
+
+/* share-rw=on of the device that will show it: the image is opened so. */
+void config_share_drives(struct config *c)
+{
+	list_for_each (pos, &c->devices) {
+		const struct opts *o = &list_entry(pos, struct device_config, link)->props;
+		const char *drive = opts_get(o, "drive");
+		struct drive_config *d = drive ? config_find_drive(c, drive) : NULL;
+		struct error err;
+
+		if (d)
+			(void)opts_get_bool(o, "share-rw", &d->share_rw, &err);
+	}
 }
 
 int option_hard_disk(struct config *c, const struct option_use *use, struct error *err)
@@ -74,32 +92,58 @@ static int drive_place(struct drive_config *d, const struct opts *o, struct erro
 
 /* Keys that have one of a few words. */
 static const struct choice {
-	const char *key, *words[6], *before, *after; /* message around the bad word */
+	const char *key, *words[10], *before, *after; /* message around the bad word */
 } choices[] = {
-	{"if", {"ide", "virtio", "none"}, "unsupported bus type '", "'"},
+	{"if",
+	 {"ide", "virtio", "none", "scsi", "floppy", "pflash", "mtd", "sd", "xen"},
+	 "unsupported bus type '",
+	 "'"},
 	{"media", {"disk", "cdrom"}, "'", "' invalid media"},
 	{"cache",
-	 {"writeback", "none", "writethrough", "directsync", "unsafe"},
-	 "invalid cache option '",
-	 "'"},
-	{"aio", {"threads", "native", "io_uring"}, "invalid aio option '", "'"},
+	 {"writeback", "none", "writethrough", "directsync", "unsafe", "off"},
+	 NULL,
+	 "invalid cache option"},
+	{"aio", {"threads", "native", "io_uring"}, NULL, "invalid aio option"},
 	{"discard", {"ignore", "off", "unmap", "on"}, "Invalid discard option '", "'"},
 	{"detect-zeroes", {"off", "on", "unmap"}, "invalid parameter value: ", ""},
-	{"copy-on-read", {"off"}, "copy-on-read=", " is not available, only off"},
 	{"werror", {"report", "ignore", "stop", "enospc"}, "'", "' invalid write error action"},
 	{"rerror", {"report", "ignore", "stop"}, "'", "' invalid read error action"},
 };
 
+static int check_aio(const struct opts *o, struct error *err)
+{
+	static const char *const direct[] = {"none", "directsync", "off", NULL};
+	const char *aio = opts_get(o, "aio"), *cache = opts_get(o, "cache");
+	bool on = cache && parse_choice(cache, direct) >= 0;
+
+	if (opts_get_bool(o, "cache.direct", &on, err) < 0)
+		return err->code;
+	if (aio && !strcmp(aio, "native") && !on)
+		return err_set(err, -EINVAL,
+			       "aio=native was specified, but it requires cache.direct=on, which "
+			       "was not specified.");
+	return 0;
+}
+
 static int check_choices(const struct opts *o, struct error *err)
 {
+	const char *value;
+
 	for (unsigned i = 0; i < ARRAY_LEN(choices); i++) {
 		const struct choice *c = &choices[i];
-		const char *value = opts_get(o, c->key);
 
+		value = opts_get(o, c->key);
 		if (value && parse_choice(value, c->words) < 0)
-			return err_set(err, -EINVAL, "%s%s%s", c->before, value, c->after);
+			return err_set(err, -EINVAL, "%s%s%s", c->before ? c->before : "",
+				       c->before ? value : "", c->after);
 	}
-	return 0;
+	value = opts_get(o, "if");
+	if (value && parse_choice(value, other_ifs) >= 0)
+		return err_set(err, -EINVAL, "machine type does not support if=%s,bus=0,unit=0",
+			       value);
+	if (opts_has(o, "driver") && opts_has(o, "format"))
+		return err_set(err, -EINVAL, "Cannot specify both 'driver' and 'format'");
+	return check_aio(o, err);
 }
 
 static bool is_word(const struct opts *o, const char *name, const char *word)
@@ -124,8 +168,11 @@ static int drive_flags(struct config *c, struct drive_config *d, const struct op
 		return ret;
 	d->cdrom = is_word(o, "media", "cdrom");
 	d->readonly |= d->cdrom;
+	ret = opts_get_bool(o, "copy-on-read", &d->copy_on_read, err);
+	if (ret == 0 && d->copy_on_read && d->readonly)
+		log_warn("%s: disabling copy-on-read on read-only drive", d->source);
 	d->discard_unmap = is_word(o, "discard", "unmap") || is_word(o, "discard", "on");
-	return 0;
+	return ret;
 }
 
 /* What is not the drive's is the image's; its driver says what there is. */
@@ -152,13 +199,23 @@ static bool names_file(const struct opts *image)
 	return opts_has(image, "file.filename") || opts_has(image, "file.driver");
 }
 
+static int format_help(struct config *c)
+{
+	printf("Supported formats: file host_device luks nbd qcow2 raw\n");
+	c->writes_nothing = true;
+	return 0;
+}
+
 int option_drive(struct config *c, const struct option_use *use, struct error *err)
 {
 	const struct opts *o = use->opts;
 	const char *interface = opts_get(o, "if"), *id = opts_get(o, "id");
 	struct drive_config *d;
-	int ret = check_choices(o, err);
+	int ret;
 
+	if (is_word(o, "format", "help") || is_word(o, "format", "?"))
+		return format_help(c);
+	ret = check_choices(o, err);
 	if (ret < 0)
 		return ret;
 	if (id && !is_identifier(id))

@@ -86,7 +86,9 @@ const struct option options[] = {
 	LIST("drive",
 	     "[file=file][,if=ide|virtio|none][,index=i][,bus=n,unit=m]\n"
 	     "       [,media=disk|cdrom][,format=f][,id=name][,serial=s][,readonly=on|off]\n"
-	     "       [,snapshot=on|off][,discard=ignore|unmap][,aio=threads|native|io_uring]\n"
+	     "       "
+	     "[,copy-on-read=on|off][,snapshot=on|off][,discard=ignore|unmap][,aio=threads|native|"
+	     "io_uring]\n"
 	     "       [,cache=writethrough|writeback|none|directsync|unsafe]\n"
 	     "       [,werror=ignore|stop|report|enospc][,rerror=ignore|stop|report]\n"
 	     "       [,detect-zeroes=on|off|unmap][,encrypt.key-secret=id]\n"

@@ -116,6 +116,21 @@ static bool is_only_bus(const struct device_class *cls, const struct opt *opt)
 	       (cls->bus == DEVICE_ON_ISA && !strcmp(opt->value, "isa.0"));
 }
 
+static int check_bootindex(struct vm *vm, const struct device *dev, struct error *err)
+{
+	u32 index = vm_device_u32(dev, "bootindex");
+
+	list_for_each (pos, &vm->machine.devices) {
+		const struct device *other = list_entry(pos, struct device, link);
+
+		if (other != dev && index != UINT32_MAX &&
+		    vm_device_u32(other, "bootindex") == index)
+			return err_set(err, -EBUSY, "The bootindex %u has already been used",
+				       index);
+	}
+	return 0;
+}
+
 static int add_user_device(struct vm *vm, const struct device_config *c, struct error *err)
 {
 	const struct device_class *cls = device_class_find(c->driver);
@@ -145,7 +160,7 @@ static int add_user_device(struct vm *vm, const struct device_config *c, struct 
 	for (unsigned i = 0; i < args.n_values; i++)
 		if (values[i].ptr && !strcmp(values[i].name, "drive"))
 			vm_find_drive(vm, values[i].text)->device = dev;
-	return 0;
+	return check_bootindex(vm, dev, err);
 }
 
 int vm_add_user_devices(struct vm *vm, struct error *err)

@@ -30,6 +30,7 @@ struct ata_drive {
 	enum ata_kind kind;			/* [const] */
 	struct blk *blk;			/* [const] */
 	char serial[21], version[9], model[41]; /* [const] */
+	u32 physical_bytes;			/* [const] of a block; 0: a sector */
 	u16 cylinders;				/* [const] default translation */
 	u8 heads, spt;				/* [const] */
 	struct ata_channel *channel;		/* [const] once attached */

@@ -87,6 +87,7 @@ static void put_geometry(const struct ata_drive *d, u8 *page)
 void ata_identify_disk(const struct ata_drive *d, unsigned unit, u8 *page)
 {
 	u16 set82 = 0x4009 | 0x0060, enabled = 0x4008; /* NOP, power; cache, look-ahead, SMART */
+	unsigned blocks = 0;
 
 	if (d->smart)
 		enabled |= 0x0001;
@@ -94,6 +95,8 @@ void ata_identify_disk(const struct ata_drive *d, unsigned unit, u8 *page)
 		enabled |= 0x0020;
 	if (d->look_ahead)
 		enabled |= 0x0040;
+	if (d->physical_bytes)
+		blocks = (unsigned)__builtin_ctz(d->physical_bytes / ATA_SECTOR);
 	memset(page, 0, ATA_SECTOR);
 	put(page, 0, 0x0040); /* fixed disk */
 	put_common(d, unit, page);
@@ -107,8 +110,9 @@ void ata_identify_disk(const struct ata_drive *d, unsigned unit, u8 *page)
 	put(page, 86, 0x3400);
 	put(page, 87, 0x4040);
 	put(page, 105, TRIM_BLOCKS);
-	put(page, 106, 0x4000); /* one logical sector in a physical one */
-	put(page, 169, 1);	/* TRIM */
+	/* 2^n logical sectors in a physical one. */
+	put(page, 106, d->physical_bytes > ATA_SECTOR ? (u16)(0x6000 | blocks) : 0x4000);
+	put(page, 169, 1); /* TRIM */
 	put_checksum(page);
 }
 

@@ -2,6 +2,7 @@
  *
  * The drive's registers are under the controller's lock, which is taken inside
  * the drive's own where the common code holds that (reset, state). */
+#include "devices/disk.h"
 #include "devices/ide/ata_int.h"
 #include "devices/ide/ide.h"
 #include "devices/ide/piix_ide.h"
@@ -15,9 +16,9 @@ struct ide_drive {
 	struct device dev;
 	struct ata_drive ata;
 	/* [const] properties */
-	struct blk *blk;
-	char *bus, *serial, *model, *version;
-	u32 unit, bootindex;
+	struct disk_props disk;
+	char *bus, *model, *version;
+	u32 unit;
 };
 
 static struct ide_drive *drive_of(struct device *dev)
@@ -71,7 +72,7 @@ static int set_names(struct ide_drive *d, unsigned place, struct error *err)
 
 	snprintf(serial, sizeof(serial), "CV%05u", place + 1);
 	if (set_string(d, d->ata.serial, sizeof(d->ata.serial), "serial",
-		       d->serial ? d->serial : serial, err) < 0 ||
+		       d->disk.serial ? d->disk.serial : serial, err) < 0 ||
 	    set_string(d, d->ata.model, sizeof(d->ata.model), "model", d->model, err) < 0 ||
 	    set_string(d, d->ata.version, sizeof(d->ata.version), "ver", d->version, err) < 0)
 		return err->code;
@@ -85,13 +86,18 @@ static int drive_init(struct ide_drive *d, enum ata_kind kind, struct error *err
 
 	if (!d->dev.parent || d->dev.parent->cls != &piix_ide_class)
 		return err_set(err, -EINVAL, "%s: there is no IDE controller", d->dev.id);
-	if (!d->blk)
-		return err_set(err, -EINVAL, "%s: drive property not set", d->dev.id);
-	if (kind == ATA_DISK && blk_is_readonly(d->blk))
+	ret = disk_props_apply(&d->disk, &d->dev, err);
+	if (ret < 0)
+		return ret;
+	if (d->disk.logical_bytes != ATA_SECTOR)
+		return err_set(err, -EINVAL, "logical_block_size must be 512 for IDE");
+	if (strcmp(d->disk.write_cache, "auto"))
+		blk_set_write_cache(d->disk.blk, !strcmp(d->disk.write_cache, "on"));
+	if (kind == ATA_DISK && blk_is_readonly(d->disk.blk))
 		return err_set(err, -EROFS, "Block node is read-only");
-	if (kind == ATA_DISK && blk_bytes(d->blk) < ATA_SECTOR)
+	if (kind == ATA_DISK && blk_bytes(d->disk.blk) < ATA_SECTOR)
 		return err_set(err, -EINVAL, "%s: '%s' is empty, a disk has at least a sector",
-			       d->dev.id, blk_id(d->blk));
+			       d->dev.id, blk_id(d->disk.blk));
 	ret = choose_place(d, &channel, &unit, err);
 	if (ret < 0)
 		return ret;
@@ -99,12 +105,13 @@ static int drive_init(struct ide_drive *d, enum ata_kind kind, struct error *err
 	if (ret < 0)
 		return ret;
 	d->ata.kind = kind;
-	d->ata.blk = d->blk;
+	d->ata.physical_bytes = d->disk.physical_bytes;
+	d->ata.blk = d->disk.blk;
 	ata_drive_init(&d->ata);
 	mutex_lock(controller_lock(d));
 	ata_attach(&piix_ide_of(d->dev.parent)->channels[channel].ata, unit, &d->ata);
 	mutex_unlock(controller_lock(d));
-	blk_watch(d->blk, &d->ata.watcher);
+	blk_watch(d->disk.blk, &d->ata.watcher);
 	return 0;
 }
 
@@ -240,14 +247,11 @@ void ide_cd_ask_for_eject(struct device *dev)
 }
 
 #define DRIVE_PROPS(model_text)                                                                    \
-	PROP(struct ide_drive, blk, "drive", PROP_KIND_BLK, NULL, "id of the drive"),              \
+	DISK_PROPS(struct ide_drive, disk, "512"),                                                 \
 		PROP(struct ide_drive, bus, "bus", PROP_KIND_STR, NULL, "ide.0 or ide.1"),         \
 		PROP(struct ide_drive, unit, "unit", PROP_KIND_U32, "0xffffffff", "0 or 1"),       \
-		PROP(struct ide_drive, serial, "serial", PROP_KIND_STR, NULL, "serial number"),    \
 		PROP(struct ide_drive, model, "model", PROP_KIND_STR, model_text, "model name"),   \
 		PROP(struct ide_drive, version, "ver", PROP_KIND_STR, COWVM_VERSION, "firmware"),  \
-		PROP(struct ide_drive, bootindex, "bootindex", PROP_KIND_U32, "0xffffffff",        \
-		     "place in the boot order"),                                                   \
 		PROP_END
 
 static const struct prop hd_props[] = {DRIVE_PROPS("COWVM HARDDISK")};

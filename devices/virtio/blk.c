@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "block/blk.h"
+#include "devices/disk.h"
 #include "devices/virtio/pci.h"
 
 #include <errno.h>
@@ -79,12 +80,9 @@ struct vblk_queue {
 
 struct virtio_blk {
 	struct virtio_pci vp;
-	struct blk *blk;	   /* [const] property */
-	char *prop_serial;	   /* [const] */
-	char *prop_write_cache;	   /* [const] */
+	struct disk_props disk;	   /* [const] */
 	u32 prop_queues;	   /* [const] */
 	u32 prop_queue_size;	   /* [const] */
-	u32 prop_bootindex;	   /* [const] read by who makes the boot order */
 	bool prop_discard;	   /* [const] */
 	bool prop_write_zeroes;	   /* [const] */
 	bool wce;		   /* [atomic] the configuration's writeback byte */
@@ -174,7 +172,7 @@ static void request_done(struct blk_req *req, int ret)
 	enum blk_on_error action = BLK_REPORT;
 
 	if (unlikely(ret < 0))
-		action = blk_on_error(r->queue->v->blk, req->op, ret);
+		action = blk_on_error(r->queue->v->disk.blk, req->op, ret);
 	if (unlikely(action == BLK_STOP)) {
 		keep(r);
 		return;
@@ -220,7 +218,7 @@ static struct iovec take_last_byte(struct iovec *iov, unsigned *n)
  * section 5.2.6.2. */
 static bool writes_are_durable(struct virtio_blk *v)
 {
-	if (!blk_write_cache(v->blk))
+	if (!blk_write_cache(v->disk.blk))
 		return false; /* they are so anyway */
 	if (virtio_has(&v->vp, F_CONFIG_WCE))
 		return !__atomic_load_n(&v->wce, __ATOMIC_RELAXED);
@@ -232,7 +230,8 @@ static void submit_data(struct vblk_req *r, enum blk_op op, u64 sector, const st
 {
 	struct virtio_blk *v = r->queue->v;
 
-	if (sector > MAX_SECTOR || (op == BLK_WRITE && blk_is_readonly(v->blk))) {
+	if (sector > MAX_SECTOR || (op == BLK_WRITE && blk_is_readonly(v->disk.blk)) ||
+	    !is_aligned(sector * SECTOR | iov_bytes(iov, n), v->disk.logical_bytes)) {
 		complete(r, S_IOERR);
 		return;
 	}
@@ -245,7 +244,7 @@ static void submit_data(struct vblk_req *r, enum blk_op op, u64 sector, const st
 	if (op == BLK_WRITE && writes_are_durable(v))
 		r->blk.flags = BLK_FUA;
 	if (r->blk.bytes)
-		blk_submit(v->blk, &r->blk);
+		blk_submit(v->disk.blk, &r->blk);
 	else
 		complete(r, S_OK);
 }
@@ -253,13 +252,13 @@ static void submit_data(struct vblk_req *r, enum blk_op op, u64 sector, const st
 static void submit_flush(struct vblk_req *r)
 {
 	r->blk = (struct blk_req){.op = BLK_FLUSH, .done = request_done};
-	blk_submit(r->queue->v->blk, &r->blk);
+	blk_submit(r->queue->v->disk.blk, &r->blk);
 }
 
 static void answer_id(struct vblk_req *r)
 {
 	struct virtio_blk *v = r->queue->v;
-	const char *serial = v->prop_serial ? v->prop_serial : blk_id(v->blk);
+	const char *serial = v->disk.serial ? v->disk.serial : blk_id(v->disk.blk);
 	char id[SERIAL_BYTES] = {0};
 	u64 bytes = MIN(iov_bytes(r->in, r->n_in), (u64)sizeof(id));
 
@@ -291,7 +290,7 @@ static void submit_range(struct vblk_req *r, u32 type, const struct iovec *iov, 
 		complete(r, S_UNSUPP);
 		return;
 	}
-	if (sector > MAX_SECTOR || sectors > SEGMENT_SECTORS || blk_is_readonly(v->blk)) {
+	if (sector > MAX_SECTOR || sectors > SEGMENT_SECTORS || blk_is_readonly(v->disk.blk)) {
 		complete(r, S_IOERR);
 		return;
 	}
@@ -303,7 +302,7 @@ static void submit_range(struct vblk_req *r, u32 type, const struct iovec *iov, 
 	if (!discard && writes_are_durable(v))
 		r->blk.flags |= BLK_FUA;
 	if (sectors)
-		blk_submit(v->blk, &r->blk);
+		blk_submit(v->disk.blk, &r->blk);
 	else
 		complete(r, S_OK);
 }
@@ -412,7 +411,7 @@ static void turn_ends(struct loop_idle *idle)
 static void start_on_loop(void *arg)
 {
 	struct virtio_blk *v = arg;
-	struct loop *loop = blk_loop(v->blk);
+	struct loop *loop = blk_loop(v->disk.blk);
 
 	v->stopping = false;
 	loop_idle_add(loop, &v->idle, turn_ends);
@@ -435,7 +434,7 @@ static void stop_on_loop(void *arg)
 	for (unsigned i = 0; i < v->vp.n_queues; i++)
 		if (v->queues[i].vq->running)
 			loop_watch_del(&v->queues[i].watch);
-	blk_start_waiting(v->blk);
+	blk_start_waiting(v->disk.blk);
 	if (!v->in_flight)
 		go_quiet(v);
 }
@@ -447,14 +446,14 @@ static void vblk_start(struct virtio_pci *vp)
 	mutex_lock(&v->quiet_lock);
 	v->quiet = false;
 	mutex_unlock(&v->quiet_lock);
-	loop_call_wait(blk_loop(v->blk), start_on_loop, v);
+	loop_call_wait(blk_loop(v->disk.blk), start_on_loop, v);
 }
 
 static void vblk_stop(struct virtio_pci *vp)
 {
 	struct virtio_blk *v = vblk_of(vp);
 
-	loop_call_wait(blk_loop(v->blk), stop_on_loop, v);
+	loop_call_wait(blk_loop(v->disk.blk), stop_on_loop, v);
 	mutex_lock(&v->quiet_lock);
 	while (!v->quiet)
 		cond_wait(&v->quiet_cond, &v->quiet_lock);
@@ -467,22 +466,27 @@ static void vblk_stop(struct virtio_pci *vp)
 static void vblk_config_get(struct virtio_pci *vp, u8 *c)
 {
 	struct virtio_blk *v = vblk_of(vp);
-	u64 sectors = blk_bytes(v->blk) / SECTOR;
+	u64 sectors = blk_bytes(v->disk.blk) / SECTOR;
 	u64 cylinders = MIN(sectors / (16 * 63), (u64)65535);
+	const struct disk_props *disk = &v->disk;
+	u32 block = disk->logical_bytes, min_io = disk->min_io_bytes;
+	u32 granularity = disk->granularity == DISK_SIZE_AUTO ? MAX(block, disk->physical_bytes)
+							      : MAX(disk->granularity, block);
 
 	store_le64(c, sectors);
 	store_le32(c + 12, v->prop_queue_size - 2); /* seg_max: all but header and status */
 	store_le16(c + 16, (u16)cylinders);
 	c[18] = 16; /* heads */
 	c[19] = 63; /* sectors */
-	store_le32(c + 20, SECTOR);
-	c[24] = 3;	       /* physical blocks of 2^3 sectors */
-	store_le16(c + 26, 8); /* best kept multiples of 4 KiB */
+	store_le32(c + 20, block);
+	c[24] = (u8)__builtin_ctz(disk->physical_bytes / block);
+	store_le16(c + 26, (u16)MIN((min_io ? min_io : disk->physical_bytes) / block, 0xffffu));
+	store_le32(c + 28, disk->opt_io_bytes / block);
 	c[CONFIG_WRITEBACK] = __atomic_load_n(&v->wce, __ATOMIC_RELAXED);
 	store_le16(c + 34, vp->n_queues);
 	store_le32(c + 36, SEGMENT_SECTORS);
 	store_le32(c + 40, 1); /* segments of a discard */
-	store_le32(c + 44, 8); /* its alignment */
+	store_le32(c + 44, granularity / SECTOR);
 	store_le32(c + 48, SEGMENT_SECTORS);
 	store_le32(c + 52, 1); /* segments of write zeroes */
 	c[56] = 1;	       /* which may unmap */
@@ -515,7 +519,7 @@ static u64 features(const struct virtio_blk *v)
 
 	if (v->prop_queues > 1)
 		f |= 1u << F_MQ;
-	if (blk_is_readonly(v->blk))
+	if (blk_is_readonly(v->disk.blk))
 		return f | 1u << F_RO;
 	if (v->prop_discard)
 		f |= 1u << F_DISCARD;
@@ -526,23 +530,23 @@ static u64 features(const struct virtio_blk *v)
 
 static int check_props(const struct virtio_blk *v, struct error *err)
 {
-	const char *id = v->vp.pd.dev.id, *cache = v->prop_write_cache;
+	const char *id = v->vp.pd.dev.id;
+	int ret = disk_props_apply(&v->disk, &v->vp.pd.dev, err);
 
-	if (!v->blk)
-		return err_set(err, -EINVAL, "%s: drive property not set", id);
-	if (!blk_has_medium(v->blk))
+	if (ret < 0)
+		return ret;
+	if (!blk_has_medium(v->disk.blk))
 		return err_set(err, -ENOMEDIUM, "%s: device needs media, but drive '%s' is empty",
-			       id, blk_id(v->blk));
-	if (!v->prop_queues || v->prop_queues > VIRTIO_MAX_QUEUES)
+			       id, blk_id(v->disk.blk));
+	if (!v->prop_queues)
+		return err_set(err, -EINVAL, "num-queues property must be larger than 0");
+	if (v->prop_queues > VIRTIO_MAX_QUEUES)
 		return err_set(err, -EINVAL, "%s: num-queues is %u, expected 1..%u", id,
 			       v->prop_queues, VIRTIO_MAX_QUEUES);
 	if (!is_pow2(v->prop_queue_size) || v->prop_queue_size < 4 ||
 	    v->prop_queue_size > VIRTQ_MAX_SIZE)
 		return err_set(err, -EINVAL, "%s: queue-size is %u, expected a power of two, 4..%u",
 			       id, v->prop_queue_size, VIRTQ_MAX_SIZE);
-	if (strcmp(cache, "on") != 0 && strcmp(cache, "off") != 0 && strcmp(cache, "auto") != 0)
-		return err_set(err, -EINVAL, "%s: write-cache is '%s', expected on, off or auto",
-			       id, cache);
 	return 0;
 }
 
@@ -608,14 +612,14 @@ static int vblk_init(struct device *dev, struct error *err)
 	mutex_init(&v->quiet_lock);
 	cond_init(&v->quiet_cond);
 	v->watcher.changed = resized;
-	blk_watch(v->blk, &v->watcher);
+	blk_watch(v->disk.blk, &v->watcher);
 	return 0;
 }
 
 static void vblk_reset(struct device *dev)
 {
 	struct virtio_blk *v = container_of(dev, struct virtio_blk, vp.pd.dev);
-	bool wce = blk_write_cache(v->blk) && strcmp(v->prop_write_cache, "off") != 0;
+	bool wce = blk_write_cache(v->disk.blk) && strcmp(v->disk.write_cache, "off") != 0;
 
 	virtio_pci_reset(&v->vp);
 	__atomic_store_n(&v->wce, wce, __ATOMIC_RELAXED);
@@ -641,14 +645,9 @@ static int vblk_state_check(const void *loaded, struct error *err)
 
 static const struct prop vblk_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_blk, vp),
-	PROP(struct virtio_blk, blk, "drive", PROP_KIND_BLK, NULL, "id of the drive"),
-	PROP(struct virtio_blk, prop_serial, "serial", PROP_KIND_STR, NULL, "up to 20 characters"),
-	PROP(struct virtio_blk, prop_write_cache, "write-cache", PROP_KIND_STR, "auto",
-	     "volatile cache shown to the driver: on, off, auto"),
+	DISK_PROPS(struct virtio_blk, disk, "4096"),
 	PROP(struct virtio_blk, prop_queues, "num-queues", PROP_KIND_U32, "1", "1..16"),
 	PROP(struct virtio_blk, prop_queue_size, "queue-size", PROP_KIND_U32, "256", "4..1024"),
-	PROP(struct virtio_blk, prop_bootindex, "bootindex", PROP_KIND_U32, "0xffffffff",
-	     "place in the boot order"),
 	PROP(struct virtio_blk, prop_discard, "discard", PROP_KIND_BOOL, "on", "discard requests"),
 	PROP(struct virtio_blk, prop_write_zeroes, "write-zeroes", PROP_KIND_BOOL, "on",
 	     "write zeroes requests"),

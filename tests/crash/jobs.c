@@ -22,7 +22,7 @@
 
 #define FILES MEM_CHAIN_MOST
 
-enum what { STREAM, STREAM_TO_BASE, COMMIT_BEHIND, COMMIT_ACTIVE, COMMIT_EMPTY, SNAPSHOT };
+enum what { STREAM, STREAM_TO_BASE, COMMIT_BEHIND, COMMIT_ACTIVE, COMMIT_EMPTY, SNAPSHOT, READS };
 
 struct scenario {
 	const char *name;
@@ -167,7 +167,10 @@ static void record(struct fiber *f, struct run *r)
 	r->old_top = r->new_top = 2;
 	scribe_start(f, &r->scribe, r->blk);
 	scribe_wait_rounds(f, &r->scribe, 2);
-	if (r->s->what == SNAPSHOT) {
+	if (r->s->what == READS) {
+		r->blk->copy_on_read = true;
+		scribe_read(f, &r->scribe, 120);
+	} else if (r->s->what == SNAPSHOT) {
 		put_overlay(f, r);
 		r->new_top = 3;
 	} else {
@@ -229,7 +232,7 @@ static void judge(struct fiber *f, struct mem_disk *disks, size_t events, void *
 	    !((!may_change || events < r->change_ended) && fits(f, r, disks, r->old_top, events)))
 		fail_msg("cut after event %zu of %zu (change %zu to %zu): flushed writes are lost",
 			 events, r->log.n, r->change_begun, r->change_ended);
-	if (r->s->what != SNAPSHOT && r->judged % 5 == 0 &&
+	if (r->s->what < SNAPSHOT && r->judged % 5 == 0 &&
 	    (r->old_top == r->new_top || events < r->change_begun)) {
 		size_t change_ended = r->change_ended;
 
@@ -311,12 +314,18 @@ static void power_cut_during_an_external_snapshot_loses_nothing(void **state)
 	run_scenario(state, "external snapshot", SNAPSHOT);
 }
 
+static void power_cut_while_reads_are_copied_loses_nothing(void **state)
+{
+	run_scenario(state, "copy-on-read", READS);
+}
+
 #define TESTS(X)                                                                                   \
 	X(power_cut_during_a_stream_loses_nothing),                                                \
 		X(power_cut_during_a_commit_behind_the_top_loses_nothing),                         \
 		X(power_cut_during_an_active_commit_loses_nothing),                                \
 		X(power_cut_while_a_committed_image_is_emptied_loses_nothing),                     \
-		X(power_cut_during_an_external_snapshot_loses_nothing)
+		X(power_cut_during_an_external_snapshot_loses_nothing),                            \
+		X(power_cut_while_reads_are_copied_loses_nothing)
 
 int main(void)
 {

@@ -104,6 +104,23 @@ static void write_round(struct fiber *f, struct scribe *g, u16 *view)
 	submit(f, g, &flush);
 }
 
+void scribe_read(struct fiber *f, struct scribe *g, u32 times)
+{
+	u8 buf[EXTENT * 512];
+
+	while (times--) {
+		u64 n = 1 + next_random(&g->seed) % EXTENT;
+		struct iovec iov = {buf, n * 512};
+		struct request q = {
+			.req = {.op = BLK_READ,
+				.goff = next_random(&g->seed) % (SCRIBE_SECTORS - n) * 512,
+				.iov = &iov,
+				.niov = 1}};
+
+		submit(f, g, &q);
+	}
+}
+
 static void scribe_main(struct fiber *f, void *arg)
 {
 	struct scribe *g = arg;

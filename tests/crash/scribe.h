@@ -30,6 +30,8 @@ void scribe_fini(struct scribe *g);
 void scribe_scribble(struct fiber *f, struct scribe *g, struct image *img, u16 stamp);
 /* Write, on a fiber of its own, until scribe_stop. */
 void scribe_start(struct fiber *f, struct scribe *g, struct blk *blk);
+/* Read here and there, so often, beside that. */
+void scribe_read(struct fiber *f, struct scribe *g, u32 times);
 void scribe_wait_rounds(struct fiber *f, struct scribe *g, u32 n);
 void scribe_stop(struct fiber *f, struct scribe *g);
 /* Does the image show what was flushed after so many events, or writes begun later? */

@@ -273,6 +273,25 @@ static void the_configuration_describes_the_disk(void **state)
 	guest_fini(&g);
 }
 
+static void blocks_of_other_sizes_are_told_and_kept_to(void **state)
+{
+	struct virtio_guest g;
+
+	guest_init(&g, DISK, "logical_block_size=4k", "physical_block_size=16k", "opt_io_size=64k",
+		   "discard_granularity=32k", NULL);
+	guest_start(&g, &modern);
+	assert_int_equal(guest_config(&g, 0, 4), DISK / 512);
+	assert_int_equal(guest_config(&g, 20, 4), 4096);
+	assert_int_equal(guest_config(&g, 24, 1), 2);  /* 2^2 blocks in a physical one */
+	assert_int_equal(guest_config(&g, 26, 2), 4);  /* least of a request, in blocks */
+	assert_int_equal(guest_config(&g, 28, 4), 16); /* best */
+	assert_int_equal(guest_config(&g, 44, 4), 64); /* of discards, in sectors */
+	assert_int_equal(guest_request(&g, T_IN, 8, 4096, true), OK);
+	assert_int_equal(guest_request(&g, T_IN, 1, 4096, true), IOERR);
+	assert_int_equal(guest_request(&g, T_OUT, 8, 512, false), IOERR);
+	guest_fini(&g);
+}
+
 static void a_resize_is_announced(void **state)
 {
 	struct guest_mode mode = modern;
@@ -373,9 +392,14 @@ static void bad_properties_are_refused(void **state)
 	static const struct {
 		const char *name, *text, *message;
 	} t[] = {
-		{"num-queues", "0", "num-queues is 0, expected 1..16"},
+		{"num-queues", "0", "num-queues property must be larger than 0"},
 		{"queue-size", "100", "queue-size is 100, expected a power of two"},
-		{"write-cache", "maybe", "expected on, off or auto"},
+		{"write-cache", "maybe", "Parameter 'write-cache' does not accept value 'maybe'"},
+		{"werror", "maybe", "Parameter 'werror' does not accept value 'maybe'"},
+		{"logical_block_size", "1000", "it's not a power of 2"},
+		{"logical_block_size", "256", "(minimum: 512, maximum: 2097152)"},
+		{"logical_block_size", "8k", "logical_block_size > physical_block_size"},
+		{"opt_io_size", "700", "opt_io_size must be a multiple of logical_block_size"},
 		{"disable-legacy", "x", "expected on, off or auto"},
 	};
 	struct virtio_guest g;
@@ -432,6 +456,7 @@ int main(void)
 		cmocka_unit_test(discard_needs_its_feature),
 		cmocka_unit_test(the_cache_mode_follows_the_driver),
 		cmocka_unit_test(the_configuration_describes_the_disk),
+		cmocka_unit_test(blocks_of_other_sizes_are_told_and_kept_to),
 		cmocka_unit_test(a_resize_is_announced),
 		cmocka_unit_test(interrupts_are_batched_and_suppressed),
 		cmocka_unit_test(every_queue_is_served),

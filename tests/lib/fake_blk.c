@@ -220,6 +220,12 @@ void blk_unwatch(struct blk_watcher *w)
 		abort();                                                                           \
 	}
 
+int blk_set_error_action(struct blk *blk, enum blk_op op, const char *name, struct error *err)
+{
+	return 0;
+}
+
+NOT_HERE(void blk_set_write_cache(struct blk *blk, bool on))
 NOT_HERE(struct loop *blk_loop(struct blk *blk))
 NOT_HERE(int blk_run(struct blk *blk, blk_fn *fn, void *arg))
 NOT_HERE(void blk_drain_begin(struct blk *blk))

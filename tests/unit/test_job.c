@@ -40,6 +40,7 @@ struct rig {
 	u8 model[BLOCKS]; /* what each block is full of */
 	struct slot slots[SLOTS];
 	u64 seed, writes;
+	bool copy_on_read;
 	int ended; /* [atomic] 1: not yet; else the job's result */
 };
 
@@ -131,7 +132,8 @@ static struct rig *rig_new(struct loop *loop, u32 base, u32 middle, u32 top)
 
 static void rig_open(struct rig *r, const char *file)
 {
-	struct blk_options opt = {.id = "ide0-hd0", .file = file, .format = "qcow2"};
+	struct blk_options opt = {
+		.id = "ide0-hd0", .file = file, .format = "qcow2", .copy_on_read = r->copy_on_read};
 	struct error err;
 
 	if (blk_open(&r->blk, &opt, &err) < 0)
@@ -601,6 +603,124 @@ static void a_snapshot_loses_no_write(void **state)
 	rig_free(r);
 }
 
+/* --- copy-on-read ---------------------------------------------------------------------- */
+
+/* One block that only this slot touches, among those of all others. */
+static void read_or_write_one(struct slot *s)
+{
+	struct rig *r = s->rig;
+	u64 slot = (u64)(s - r->slots);
+
+	s->n = 1;
+	s->block = slot + SLOTS * (next_random(r) % (BLOCKS / SLOTS));
+	s->stamp = r->model[s->block];
+	s->iov = (struct iovec){s->buf, BLOCK_BYTES};
+	s->req = (struct blk_req){.op = BLK_READ,
+				  .goff = s->block * BLOCK_BYTES,
+				  .done = wrote,
+				  .iov = &s->iov,
+				  .niov = 1};
+	if (next_random(r) % 2) {
+		s->req.op = BLK_WRITE;
+		s->stamp = (u8)(1 + next_random(r) % 255);
+		memset(s->buf, s->stamp, BLOCK_BYTES);
+	}
+	__atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
+	blk_submit(r->blk, &s->req);
+}
+
+static void expect_full_of(const u8 *buf, u8 stamp, u64 block)
+{
+	for (u64 i = 0; i < BLOCK_BYTES; i++)
+		if (buf[i] != stamp)
+			fail_msg("block %llu is %02x, expected %02x", (unsigned long long)block,
+				 buf[i], stamp);
+}
+
+static void read_and_write(struct rig *r, unsigned rounds)
+{
+	while (rounds--)
+		for (unsigned i = 0; i < SLOTS; i++) {
+			struct slot *s = &r->slots[i];
+
+			while (is_busy(s))
+				usleep(20);
+			if (s->n && s->req.op == BLK_READ)
+				expect_full_of(s->buf, s->stamp, s->block);
+			take_result(s);
+			read_or_write_one(s);
+		}
+	stop_writing(r);
+}
+
+static void read_all(struct rig *r)
+{
+	struct slot *s = &r->slots[0];
+
+	for (u64 at = 0; at < DISK_BYTES; at += 16 * BLOCK_BYTES) {
+		s->iov = (struct iovec){s->buf, 16 * BLOCK_BYTES};
+		s->req = (struct blk_req){
+			.op = BLK_READ, .goff = at, .done = wrote, .iov = &s->iov, .niov = 1};
+		__atomic_store_n(&s->busy, true, __ATOMIC_RELAXED);
+		blk_submit(r->blk, &s->req);
+		while (is_busy(s))
+			usleep(20);
+		assert_int_equal(s->ret, 0);
+	}
+}
+
+/* The top has all: nothing is asked of what was behind it. */
+static void expect_alone(struct fiber *f, void *arg)
+{
+	struct rig *r = arg;
+	u8 *buf = xnew_n(u8, DISK_BYTES);
+	struct image *img;
+	struct error err;
+
+	assert_int_equal(image_open(f, &img, r->path[2], &(struct open_policy){.no_backing = true},
+				    &err),
+			 0);
+	assert_int_equal(image_pread(f, img, 0, buf, DISK_BYTES), 0);
+	for (u64 i = 0; i < BLOCKS; i++)
+		expect_full_of(buf + i * BLOCK_BYTES, r->model[i], i);
+	assert_int_equal(image_close(f, img), 0);
+	free(buf);
+}
+
+static void what_is_read_is_copied_and_no_write_is_lost(void **state)
+{
+	static const u32 clusters[][3] = {
+		{65536, 4096, 16384}, {512, 65536, 512}, {4096, 4096, 262144}};
+
+	for (unsigned i = 0; i < ARRAY_LEN(clusters); i++) {
+		struct rig *r = rig_new(*state, clusters[i][0], clusters[i][1], clusters[i][2]);
+
+		r->copy_on_read = true;
+		rig_open(r, r->path[2]);
+		read_and_write(r, 60);
+		read_all(r);
+		expect_same(r, r->path[2], 2);
+		blk_close(r->blk);
+		assert_int_equal(loop_run_fiber(*state, expect_alone, r), 0);
+		rig_open(r, r->path[2]);
+		rig_free(r);
+	}
+}
+
+static void a_copy_goes_well_with_a_stream(void **state)
+{
+	struct rig *r = rig_new(*state, 65536, 4096, 16384);
+
+	r->copy_on_read = true;
+	rig_open(r, r->path[2]);
+	start(r, (struct job_request){.type = JOB_STREAM});
+	while (!has_ended(r))
+		read_and_write(r, 4);
+	assert_int_equal(r->ended, 0);
+	expect_same(r, r->path[2], 0);
+	rig_free(r);
+}
+
 #define TESTS(X)                                                                                   \
 	X(a_stream_takes_everything_in), X(a_stream_stops_at_its_base),                            \
 		X(images_behind_the_active_one_are_merged),                                        \
@@ -609,7 +729,8 @@ static void a_snapshot_loses_no_write(void **state)
 		X(a_ready_commit_that_is_cancelled_leaves_a_whole_base),                           \
 		X(jobs_are_paused_limited_and_busy), X(what_cannot_be_is_refused),                 \
 		X(a_full_disk_ends_the_job_alone), X(closing_ends_the_job),                        \
-		X(snapshots_split_what_is_written), X(a_snapshot_loses_no_write)
+		X(snapshots_split_what_is_written), X(a_snapshot_loses_no_write),                  \
+		X(what_is_read_is_copied_and_no_write_is_lost), X(a_copy_goes_well_with_a_stream)
 
 int main(void)
 {
