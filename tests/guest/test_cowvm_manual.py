@@ -177,7 +177,7 @@ def one(bash, line):
     ("cowvm -drive file=x,detect-z", "cowvm -drive file=x,detect-zeroes="),
     ("cowvm -drive file=x,cache=writet", "cowvm -drive file=x,cache=writethrough "),
     ("cowvm -drive if=virt", "cowvm -drive if=virtio "),
-    ("cowvm -device virtio-b", "cowvm -device virtio-blk-pci "),
+    ("cowvm -device virtio-bl", "cowvm -device virtio-blk-pci "),
     ("cowvm -device virtio-blk-pci,num", "cowvm -device virtio-blk-pci,num-queues="),
     ("cowvm -netdev us", "cowvm -netdev user "),
     ("cowvm -nic user,hostf", "cowvm -nic user,hostfwd="),
