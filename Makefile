@@ -75,6 +75,7 @@ BLOCK := \
 	block/crypto/cipher.o \
 	block/crypto/kdf.o \
 	block/crypto/key.o \
+	block/crypto/lib.o \
 	block/crypto/luks.o \
 	block/crypto/luks_create.o \
 	block/crypto/luks_slots.o \
@@ -480,9 +481,10 @@ TEST_TOOLS := \
 	image/scarce
 
 LIBS_base    := -luring
-LIBS_block   := $(shell pkg-config --libs jansson libcrypto libdeflate libzstd zlib)
+LIBS_block   := $(shell pkg-config --libs jansson libdeflate libzstd zlib)
 LIBS_monitor := -lreadline
 LIBS_devices := -lslirp $(shell pkg-config --libs libpng)
+LIBS_test    := -lcmocka $(shell pkg-config --libs libcrypto)
 
 # --- rules ------------------------------------------------------------------
 
@@ -563,7 +565,7 @@ $(O)/tests/lib/faults.so: tests/lib/faults.c Makefile
 $(TEST_BINS) $(TOOL_BINS) $(CRASH_BINS): $(O)/tests/%: $(O)/tests/%.o $(O)/libtest.a $(LIBS)
 	$(call say,LINK)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(O)/libtest.a \
 		-Wl,--start-group $(LIBS) -Wl,--end-group \
-		-lcmocka $(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
+		$(LIBS_test) $(LIBS_monitor) $(LIBS_devices) $(LIBS_block) $(LIBS_base)
 .SECONDARY: $(TEST_BINS:%=%.o)
 
 $(O)/tests/bench/blkbench: $(O)/tests/bench/blkbench.o $(O)/libblock.a $(O)/libbase.a

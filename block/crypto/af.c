@@ -3,9 +3,9 @@
 #include "block/crypto/af.h"
 
 #include "base/bytes.h"
+#include "block/crypto/lib.h"
 
 #include <errno.h>
-#include <openssl/rand.h>
 
 /* Each piece of a digest's size becomes the digest of its number and itself. */
 static int diffuse(const struct hash *h, u8 *data, size_t bytes)
@@ -53,7 +53,7 @@ int af_split(const struct hash *h, const struct key *key, u32 stripes, struct ke
 	ret = key_new(&sum, key->bytes);
 	if (ret < 0)
 		return ret;
-	ret = RAND_priv_bytes(split->data, (int)last) == 1 ? 0 : -EIO;
+	ret = crypto_lib()->RAND_priv_bytes(split->data, (int)last) == 1 ? 0 : -EIO;
 	if (ret == 0)
 		ret = sum_up(h, split, stripes, &sum);
 	memcpy(split->data + last, sum.data, key->bytes);

@@ -21,33 +21,43 @@ struct cipher {
 	struct cipher_context *idle; /* [lock] */
 };
 
+static bool is_aes(size_t key_bytes)
+{
+	return key_bytes == 16 || key_bytes == 24 || key_bytes == 32;
+}
+
 const EVP_CIPHER *evp_aes(enum cipher_mode mode, size_t bytes)
 {
+	const struct crypto_lib *lib = crypto_lib();
 	const EVP_CIPHER *const by_mode[][3] = {
-		[CIPHER_ECB] = {EVP_aes_128_ecb(), EVP_aes_192_ecb(), EVP_aes_256_ecb()},
-		[CIPHER_CBC] = {EVP_aes_128_cbc(), EVP_aes_192_cbc(), EVP_aes_256_cbc()},
-		[CIPHER_CTR] = {EVP_aes_128_ctr(), EVP_aes_192_ctr(), EVP_aes_256_ctr()},
-		[CIPHER_XTS] = {EVP_aes_128_xts(), NULL, EVP_aes_256_xts()},
+		[CIPHER_ECB] = {lib->EVP_aes_128_ecb(), lib->EVP_aes_192_ecb(),
+				lib->EVP_aes_256_ecb()},
+		[CIPHER_CBC] = {lib->EVP_aes_128_cbc(), lib->EVP_aes_192_cbc(),
+				lib->EVP_aes_256_cbc()},
+		[CIPHER_CTR] = {lib->EVP_aes_128_ctr(), lib->EVP_aes_192_ctr(),
+				lib->EVP_aes_256_ctr()},
+		[CIPHER_XTS] = {lib->EVP_aes_128_xts(), NULL, lib->EVP_aes_256_xts()},
 	};
 
 	if (mode == CIPHER_XTS)
 		bytes = bytes % 2 ? 0 : bytes / 2;
-	return bytes == 16 || bytes == 24 || bytes == 32 ? by_mode[mode][bytes / 8 - 2] : NULL;
+	return is_aes(bytes) ? by_mode[mode][bytes / 8 - 2] : NULL;
 }
 
 bool cipher_key_fits(enum cipher_mode mode, size_t bytes)
 {
-	return evp_aes(mode, bytes) || (mode == CIPHER_XTS && bytes == 48);
+	return mode == CIPHER_XTS ? bytes % 2 == 0 && is_aes(bytes / 2) : is_aes(bytes);
 }
 
 EVP_CIPHER_CTX *evp_context(const EVP_CIPHER *cipher, const u8 *key, bool encrypt)
 {
-	EVP_CIPHER_CTX *x = EVP_CIPHER_CTX_new();
+	const struct crypto_lib *lib = crypto_lib();
+	EVP_CIPHER_CTX *x = lib->EVP_CIPHER_CTX_new();
 
-	if (x && EVP_CipherInit_ex(x, cipher, NULL, key, NULL, encrypt) &&
-	    EVP_CIPHER_CTX_set_padding(x, 0))
+	if (x && lib->EVP_CipherInit_ex(x, cipher, NULL, key, NULL, encrypt) &&
+	    lib->EVP_CIPHER_CTX_set_padding(x, 0))
 		return x;
-	EVP_CIPHER_CTX_free(x);
+	lib->EVP_CIPHER_CTX_free(x);
 	return NULL;
 }
 
@@ -56,16 +66,19 @@ int evp_blocks(EVP_CIPHER_CTX *x, const u8 *in, u8 *out, size_t bytes)
 	int n = 0;
 
 	assert(bytes <= INT32_MAX);
-	return EVP_CipherUpdate(x, out, &n, in, (int)bytes) && n == (int)bytes ? 0 : -EIO;
+	return crypto_lib()->EVP_CipherUpdate(x, out, &n, in, (int)bytes) && n == (int)bytes ? 0
+											     : -EIO;
 }
 
 /* --- contexts ----------------------------------------------------------------- */
 
 static void context_fini(struct cipher_context *x)
 {
-	EVP_CIPHER_CTX_free(x->crypt[0]);
-	EVP_CIPHER_CTX_free(x->crypt[1]);
-	EVP_CIPHER_CTX_free(x->aux);
+	const struct crypto_lib *lib = crypto_lib();
+
+	lib->EVP_CIPHER_CTX_free(x->crypt[0]);
+	lib->EVP_CIPHER_CTX_free(x->crypt[1]);
+	lib->EVP_CIPHER_CTX_free(x->aux);
 }
 
 /* CTR runs one way only; harmless for it to have two alike. */
@@ -152,11 +165,12 @@ void cipher_free(struct cipher *c)
 
 static EVP_CIPHER_CTX *evp_copy(const EVP_CIPHER_CTX *from)
 {
-	EVP_CIPHER_CTX *x = EVP_CIPHER_CTX_new();
+	const struct crypto_lib *lib = crypto_lib();
+	EVP_CIPHER_CTX *x = lib->EVP_CIPHER_CTX_new();
 
-	if (x && EVP_CIPHER_CTX_copy(x, from))
+	if (x && lib->EVP_CIPHER_CTX_copy(x, from))
 		return x;
-	EVP_CIPHER_CTX_free(x);
+	lib->EVP_CIPHER_CTX_free(x);
 	return NULL;
 }
 
@@ -215,7 +229,7 @@ static int run_sector(struct cipher_context *x, bool encrypt, const u8 *iv, cons
 
 	if (unlikely(x->spec->mode == CIPHER_XTS && x->aux))
 		return xts_by_hand(x, encrypt, iv, in, out);
-	if (unlikely(!EVP_CipherInit_ex(evp, NULL, NULL, NULL, iv, -1)))
+	if (unlikely(!crypto_lib()->EVP_CipherInit_ex(evp, NULL, NULL, NULL, iv, -1)))
 		return -EIO;
 	return evp_blocks(evp, in, out, CIPHER_SECTOR);
 }

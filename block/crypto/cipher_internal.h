@@ -3,8 +3,7 @@
 #define BLOCK_CRYPTO_CIPHER_INTERNAL_H
 
 #include "block/crypto/cipher.h"
-
-#include <openssl/evp.h>
+#include "block/crypto/lib.h"
 
 #define IV_BYTES 16
 

@@ -4,33 +4,57 @@
  * digest twice in each iteration; for the usual hashes the compression function
  * is called directly instead, from states that have the key's pads in them, three
  * times as fast.  Thread: computations on pool threads. */
-#define OPENSSL_SUPPRESS_DEPRECATED
 #include "block/crypto/kdf.h"
 
 #include "base/bytes.h"
 #include "base/pool.h"
+#include "block/crypto/lib.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
-#include <openssl/sha.h>
 #include <time.h>
+
+enum hash_kind {
+	HASH_SHA1,
+	HASH_SHA256,
+	HASH_SHA512,
+	HASH_SHA224,
+	HASH_SHA384,
+	HASH_RIPEMD160,
+	HASH_MD5
+};
 
 struct hash {
 	const char *name;
 	size_t bytes;
-	const EVP_MD *(*evp)(void);
-	enum { SLOW, SHA1_FAST, SHA256_FAST, SHA512_FAST } fast;
+	enum hash_kind kind;
 };
 
 static const struct hash hashes[] = {
-	{"sha256", 32, EVP_sha256, SHA256_FAST},
-	{"sha1", 20, EVP_sha1, SHA1_FAST},
-	{"sha512", 64, EVP_sha512, SHA512_FAST},
-	{"sha224", 28, EVP_sha224, SLOW},
-	{"sha384", 48, EVP_sha384, SLOW},
-	{"ripemd160", 20, EVP_ripemd160, SLOW},
-	{"md5", 16, EVP_md5, SLOW},
+	{"sha256", 32, HASH_SHA256}, {"sha1", 20, HASH_SHA1},	  {"sha512", 64, HASH_SHA512},
+	{"sha224", 28, HASH_SHA224}, {"sha384", 48, HASH_SHA384}, {"ripemd160", 20, HASH_RIPEMD160},
+	{"md5", 16, HASH_MD5},
 };
+
+static bool is_fast(const struct hash *h)
+{
+	return h->kind <= HASH_SHA512;
+}
+
+static const EVP_MD *evp_of(const struct hash *h)
+{
+	const struct crypto_lib *lib = crypto_lib();
+
+	switch (h->kind) {
+	case HASH_SHA1: return lib->EVP_sha1();
+	case HASH_SHA256: return lib->EVP_sha256();
+	case HASH_SHA512: return lib->EVP_sha512();
+	case HASH_SHA224: return lib->EVP_sha224();
+	case HASH_SHA384: return lib->EVP_sha384();
+	case HASH_RIPEMD160: return lib->EVP_ripemd160();
+	case HASH_MD5: break;
+	}
+	return lib->EVP_md5();
+}
 
 const struct hash *hash_find(const char *name)
 {
@@ -48,11 +72,13 @@ size_t hash_bytes(const struct hash *h)
 int hash_run(const struct hash *h, const void *a, size_t a_bytes, const void *b, size_t b_bytes,
 	     u8 *out)
 {
-	EVP_MD_CTX *x = EVP_MD_CTX_new();
-	bool done = x && EVP_DigestInit_ex(x, h->evp(), NULL) && EVP_DigestUpdate(x, a, a_bytes) &&
-		    EVP_DigestUpdate(x, b, b_bytes) && EVP_DigestFinal_ex(x, out, NULL);
+	const struct crypto_lib *lib = crypto_lib();
+	EVP_MD_CTX *x = lib->EVP_MD_CTX_new();
+	bool done = x && lib->EVP_DigestInit_ex(x, evp_of(h), NULL) &&
+		    lib->EVP_DigestUpdate(x, a, a_bytes) && lib->EVP_DigestUpdate(x, b, b_bytes) &&
+		    lib->EVP_DigestFinal_ex(x, out, NULL);
 
-	EVP_MD_CTX_free(x);
+	lib->EVP_MD_CTX_free(x);
 	return done ? 0 : -EIO;
 }
 
@@ -76,24 +102,28 @@ union state {
 
 static size_t block_bytes(const struct hash *h)
 {
-	return h->fast == SHA512_FAST ? 128 : 64;
+	return h->kind == HASH_SHA512 ? 128 : 64;
 }
 
 static void fast_init(const struct hash *h, union state *s)
 {
-	switch (h->fast) {
-	case SHA1_FAST: SHA1_Init(&s->sha1); break;
-	case SHA256_FAST: SHA256_Init(&s->sha256); break;
-	default: SHA512_Init(&s->sha512); break;
+	const struct crypto_lib *lib = crypto_lib();
+
+	switch (h->kind) {
+	case HASH_SHA1: lib->SHA1_Init(&s->sha1); break;
+	case HASH_SHA256: lib->SHA256_Init(&s->sha256); break;
+	default: lib->SHA512_Init(&s->sha512); break;
 	}
 }
 
 static void fast_compress(const struct hash *h, union state *s, const u8 *block)
 {
-	switch (h->fast) {
-	case SHA1_FAST: SHA1_Transform(&s->sha1, block); break;
-	case SHA256_FAST: SHA256_Transform(&s->sha256, block); break;
-	default: SHA512_Transform(&s->sha512, block); break;
+	const struct crypto_lib *lib = crypto_lib();
+
+	switch (h->kind) {
+	case HASH_SHA1: lib->SHA1_Transform(&s->sha1, block); break;
+	case HASH_SHA256: lib->SHA256_Transform(&s->sha256, block); break;
+	default: lib->SHA512_Transform(&s->sha512, block); break;
 	}
 }
 
@@ -101,12 +131,12 @@ static void fast_digest(const struct hash *h, const union state *s, u8 *out)
 {
 	const SHA_LONG sha1[5] = {s->sha1.h0, s->sha1.h1, s->sha1.h2, s->sha1.h3, s->sha1.h4};
 
-	switch (h->fast) {
-	case SHA1_FAST:
+	switch (h->kind) {
+	case HASH_SHA1:
 		for (unsigned i = 0; i < 5; i++)
 			store_be32(out + i * 4, sha1[i]);
 		break;
-	case SHA256_FAST:
+	case HASH_SHA256:
 		for (unsigned i = 0; i < 8; i++)
 			store_be32(out + i * 4, s->sha256.h[i]);
 		break;
@@ -163,6 +193,7 @@ static void hmac_again(struct hmac *m)
 
 static int first_round(const struct block *b, u8 *out)
 {
+	const struct crypto_lib *lib = crypto_lib();
 	const struct kdf *k = b->k;
 	struct key salt;
 	int ret = key_new(&salt, k->salt_bytes + 4);
@@ -171,9 +202,9 @@ static int first_round(const struct block *b, u8 *out)
 		return ret;
 	memcpy(salt.data, k->salt, k->salt_bytes);
 	store_be32(salt.data + k->salt_bytes, b->index);
-	if (!EVP_Q_mac(NULL, "HMAC", NULL, EVP_MD_get0_name(k->hash->evp()), NULL,
-		       k->password->bytes ? k->password->data : (const u8 *)"", k->password->bytes,
-		       salt.data, salt.bytes, out, HASH_MOST, NULL))
+	if (!lib->EVP_Q_mac(NULL, "HMAC", NULL, lib->EVP_MD_get0_name(evp_of(k->hash)), NULL,
+			    k->password->bytes ? k->password->data : (const u8 *)"",
+			    k->password->bytes, salt.data, salt.bytes, out, HASH_MOST, NULL))
 		ret = -EIO;
 	key_wipe(&salt);
 	return ret;
@@ -208,9 +239,10 @@ static int block_slow(struct block *b)
 
 	if (b->index * bytes > sizeof(all) || k->iterations > INT32_MAX)
 		return -EINVAL;
-	if (!PKCS5_PBKDF2_HMAC((const char *)k->password->data, (int)k->password->bytes, k->salt,
-			       (int)k->salt_bytes, (int)k->iterations, k->hash->evp(),
-			       (int)(b->index * bytes), all))
+	if (!crypto_lib()->PKCS5_PBKDF2_HMAC((const char *)k->password->data,
+					     (int)k->password->bytes, k->salt, (int)k->salt_bytes,
+					     (int)k->iterations, evp_of(k->hash),
+					     (int)(b->index * bytes), all))
 		ret = -EIO;
 	memcpy(b->out, all + (b->index - 1) * bytes, bytes);
 	wipe(all, sizeof(all));
@@ -231,7 +263,7 @@ static int block_run(void *arg)
 	struct block *b = arg;
 	u64 start = thread_cpu_ns();
 
-	b->result = b->k->hash->fast ? block_fast(b) : block_slow(b);
+	b->result = is_fast(b->k->hash) ? block_fast(b) : block_slow(b);
 	b->cpu_ns = thread_cpu_ns() - start;
 	return b->result;
 }

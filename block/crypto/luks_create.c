@@ -2,12 +2,12 @@
  *
  * Layout as other tools make it: key material from 4 KiB on, each slot's rounded
  * up to 4 KiB, the payload right behind. */
+#include "block/crypto/lib.h"
 #include "block/crypto/luks.h"
 
 #include "block/crypto/kdf.h"
 
 #include <errno.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 
 struct cipher_name {
@@ -88,7 +88,7 @@ static void make_uuid(char *text)
 {
 	u8 b[16];
 
-	if (RAND_bytes(b, sizeof(b)) != 1)
+	if (crypto_lib()->RAND_bytes(b, sizeof(b)) != 1)
 		memset(b, 0, sizeof(b));
 	b[6] = (u8)((b[6] & 0x0f) | 0x40); /* RFC 9562: version 4, random */
 	b[8] = (u8)((b[8] & 0x3f) | 0x80);
@@ -162,8 +162,8 @@ static int make_master(struct fiber *f, struct luks *l, u64 iter_ms)
 
 	if (ret < 0)
 		return ret;
-	if (RAND_priv_bytes(l->master.data, (int)l->master.bytes) != 1 ||
-	    RAND_bytes(h->digest_salt, LUKS_SALT) != 1)
+	if (crypto_lib()->RAND_priv_bytes(l->master.data, (int)l->master.bytes) != 1 ||
+	    crypto_lib()->RAND_bytes(h->digest_salt, LUKS_SALT) != 1)
 		return -EIO;
 	/* An eighth of what a passphrase takes, as cryptsetup does. */
 	kdf.iterations = luks_iterations(f, l, LUKS_DIGEST, iter_ms / 8);

@@ -4,13 +4,13 @@
  * slot active, and overwritten before it calls it inactive.  The header spans two
  * sectors, and slot 6 lies astride: the second sector goes first, because what
  * makes a slot active is in the first. */
+#include "block/crypto/lib.h"
 #include "block/crypto/luks.h"
 
 #include "base/pool.h"
 #include "block/crypto/af.h"
 
 #include <errno.h>
-#include <openssl/rand.h>
 
 #define WIPES 3 /* times that key material is overwritten */
 
@@ -93,7 +93,7 @@ int luks_fill_slot(struct fiber *f, struct luks *l, unsigned i, const struct key
 	int ret;
 
 	assert(l->master.data && i < LUKS_SLOTS);
-	if (RAND_bytes(slot.salt, LUKS_SALT) != 1)
+	if (crypto_lib()->RAND_bytes(slot.salt, LUKS_SALT) != 1)
 		return err_set(err, -EIO, "No random bytes for the key slot's salt");
 	slot.iterations = be32_of(luks_iterations(f, l, l->master.bytes, iter_ms));
 	ret = luks_slot_cipher(l, &slot, passphrase, f, &cipher);
@@ -116,7 +116,7 @@ static int erase_slot(struct fiber *f, struct luks *l, unsigned i)
 	int ret = key_new(&noise, luks_material_bytes(l));
 
 	for (unsigned k = 0; k < WIPES && ret == 0; k++) {
-		ret = RAND_bytes(noise.data, (int)noise.bytes) == 1 ? 0 : -EIO;
+		ret = crypto_lib()->RAND_bytes(noise.data, (int)noise.bytes) == 1 ? 0 : -EIO;
 		if (ret == 0)
 			ret = l->io.write(f, l->io.arg, slot_place(l, i), noise.data, noise.bytes);
 		if (ret >= 0)

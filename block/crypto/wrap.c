@@ -7,12 +7,13 @@
 
 static int decrypt(const struct key *in, const u8 *key, const u8 *iv, u8 *out)
 {
-	EVP_CIPHER_CTX *x = evp_context(EVP_aes_256_cbc(), key, false);
+	const struct crypto_lib *lib = crypto_lib();
+	EVP_CIPHER_CTX *x = evp_context(lib->EVP_aes_256_cbc(), key, false);
 	int ret = -EIO;
 
-	if (x && EVP_CipherInit_ex(x, NULL, NULL, NULL, iv, -1))
+	if (x && lib->EVP_CipherInit_ex(x, NULL, NULL, NULL, iv, -1))
 		ret = evp_blocks(x, in->data, out, in->bytes);
-	EVP_CIPHER_CTX_free(x);
+	lib->EVP_CIPHER_CTX_free(x);
 	return ret;
 }
 
