@@ -219,6 +219,7 @@ CORE := \
 	vmm/core/kvm_irq.o \
 	vmm/core/kvm_state.o \
 	vmm/core/mem.o \
+	vmm/core/mem_host.o \
 	vmm/core/state.o \
 	vmm/core/uffd.o \
 	vmm/core/vcpu.o \

@@ -142,9 +142,9 @@ void config_fini(struct config *c)
 		free(dir);
 	}
 	vnc_config_fini(&c->vnc);
-	FREE_STRINGS(&c->name, &c->process_name, &c->cpu_model, &c->boot_order, &c->boot_once,
-		     &c->bios, &c->kernel, &c->initrd, &c->append, &c->vga, &c->pid_file,
-		     &c->loadvm, &c->log_file);
+	FREE_STRINGS(&c->name, &c->process_name, &c->cpu_model, &c->mem_path, &c->boot_order,
+		     &c->boot_once, &c->bios, &c->kernel, &c->initrd, &c->append, &c->vga,
+		     &c->pid_file, &c->loadvm, &c->log_file);
 }
 
 struct chardev_config *config_find_chardev(const struct config *c, const char *id)

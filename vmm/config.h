@@ -98,6 +98,8 @@ struct config {
 	bool has_uuid;
 	bool has_accel; /* named on the command line; otherwise KVM all the same */
 	u64 ram_bytes;
+	char *mem_path; /* a directory; NULL: anonymous memory */
+	bool mem_prealloc, mem_merge, mem_no_core;
 	u32 cpus, max_cpus, sockets, cores, threads; /* 0: not given */
 	char *cpu_model;			     /* "host,+flag" */
 	/* boot */
@@ -135,13 +137,11 @@ struct dir_config {
 void config_init(struct config *c);
 void config_fini(struct config *c);
 
-/* Understand argv[1..argc).  Errors name the option.  Sets writes_nothing after
- * -help, -version and the like. */
+/* Understand argv[1..argc).  Errors name the option.  -help sets writes_nothing. */
 int config_parse(struct config *c, int argc, char **argv, struct error *err);
 /* One -readconfig file. */
 int config_read_file(struct config *c, const char *path, struct error *err);
-/* What only shows when everything is read: places of drives, default devices,
- * conflicts.  Part of config_parse; for tests of their own. */
+/* Drives, default devices, conflicts, when all is read: part of config_parse. */
 int config_finish(struct config *c, struct error *err);
 
 struct chardev_config *config_find_chardev(const struct config *c, const char *id);

@@ -34,15 +34,20 @@ static int alias_ram(struct vm *vm, const char *name, u64 gpa, u64 offset, u64 e
 static int add_ram(struct vm *vm, struct error *err)
 {
 	struct machine *m = &vm->machine;
+	const struct config *c = vm->config;
+	const struct mem_backing backing = {.path = c->mem_path,
+					    .prealloc = c->mem_prealloc,
+					    .merge = c->mem_merge,
+					    .no_core = c->mem_no_core};
 	struct mem_place place = {.name = "pc.ram",
 				  .gpa = MEM_UNMAPPED,
-				  .bytes = align_up(vm->config->ram_bytes, 4 * KiB),
+				  .bytes = align_up(c->ram_bytes, 4 * KiB),
 				  .kind = MEM_RAM};
 	int ret;
 
 	m->ram_below_4g = MIN(place.bytes, RAM_BELOW_4G_MAX);
 	m->ram_above_4g = place.bytes - m->ram_below_4g;
-	if (mem_add(m->mem, &vm->ram, &place, err) < 0)
+	if (mem_add_backed(m->mem, &vm->ram, &place, &backing, err) < 0)
 		return err_prefix(err, "cannot set up guest memory");
 	ret = alias_ram(vm, "ram-below-640k", 0, 0, VGA_HOLE_START, err);
 	if (ret == 0)

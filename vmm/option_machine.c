@@ -90,7 +90,7 @@ static int check_machine_type(struct config *c, const char *type, struct error *
 int option_machine(struct config *c, const struct option_use *use, struct error *err)
 {
 	const char *type = opts_get(use->opts, "type"), *accel = opts_get(use->opts, "accel");
-	bool graphics = !c->nographic;
+	bool graphics = !c->nographic, dump = !c->mem_no_core;
 	int ret;
 
 	if (opts_has(use->opts, "help"))
@@ -102,9 +102,14 @@ int option_machine(struct config *c, const struct option_use *use, struct error 
 		ret = choose_accel(c, accel, err);
 	if (ret == 0)
 		ret = opts_get_bool(use->opts, "graphics", &graphics, err);
+	if (ret == 0)
+		ret = opts_get_bool(use->opts, "mem-merge", &c->mem_merge, err);
+	if (ret == 0)
+		ret = opts_get_bool(use->opts, "dump-guest-core", &dump, err);
 	if (ret < 0)
 		return ret;
 	c->no_graphics |= !graphics;
+	c->mem_no_core = !dump;
 	opts_get_str(use->opts, "kernel", &c->kernel);
 	opts_get_str(use->opts, "initrd", &c->initrd);
 	opts_get_str(use->opts, "append", &c->append);

@@ -30,7 +30,7 @@ static const char *const group_titles[OPTION_GROUPS] = {
 };
 
 static const char machine_keys[] = "type accel usb vmport hpet acpi pit graphics kernel-irqchip "
-				   "kernel initrd append firmware";
+				   "kernel initrd append firmware mem-merge dump-guest-core";
 static const char vnc_keys[] = "vnc password to share websocket ipv4 ipv6 lossy non-adaptive "
 			       "tls-creds sasl reverse audiodev password-secret";
 static const char chardev_keys[] = "backend id path mux server wait append signal logfile";
@@ -43,7 +43,9 @@ const struct option options[] = {
 	LIST("machine", "[type=]name[,prop[=value][,...]]",
 	     "selects emulated machine ('-machine help' for list)\n"
 	     "property accel=kvm selects the accelerator\n"
-	     "kernel=, initrd=, append=, firmware= as the options of these names",
+	     "kernel=, initrd=, append=, firmware= as the options of these names\n"
+	     "mem-merge=on|off lets the host merge equal pages of memory (default: off)\n"
+	     "dump-guest-core=on|off has guest memory in core dumps (default: on)",
 	     option_machine, GROUP_STANDARD, "type", machine_keys),
 	LIST("M", "name[,prop[=value][,...]]", "as -machine", option_machine, GROUP_STANDARD,
 	     "type", machine_keys),
@@ -61,6 +63,12 @@ const struct option options[] = {
 	     GROUP_STANDARD, "cpus", "cpus maxcpus sockets dies clusters cores threads"),
 	LIST("m", "[size=]megs", "configure guest RAM [default=128M]", option_memory,
 	     GROUP_STANDARD, "size", "size slots maxmem"),
+	STORE("mem-path", "DIR",
+	      "have guest memory in a nameless file in DIR (hugetlbfs: in its pages);\n"
+	      "snapshots then stop the guest while they read or write memory",
+	      option_text, GROUP_STANDARD, mem_path),
+	STORE("mem-prealloc", NULL, "take all of guest memory from the host at the start",
+	      option_flag, GROUP_STANDARD, mem_prealloc),
 	LIST("device", "driver[,prop[=value][,...]]",
 	     "add device (based on driver)\n"
 	     "use '-device help' to print all possible drivers\n"

@@ -442,6 +442,46 @@ static void of_vectors_whole_pages_of_ram_are_discarded(void **state)
 	mem_free(mem);
 }
 
+static void memory_may_lie_in_a_file_and_be_there_from_the_first(void **state)
+{
+	const struct mem_backing in_tmp = {"/tmp", true, true, true}, all = {.prealloc = true};
+	struct mem_place place = {"ram", 0, 64 * PAGE, MEM_RAM};
+	struct mem *mem = new_mem(NULL);
+	struct error err = {0};
+	struct mem_region *file, *plain;
+	u8 *host;
+
+	assert_int_equal(mem_add_backed(mem, &file, &place, &in_tmp, &err), 0);
+	host = mem_region_host(file);
+	assert_false(mem_region_is_anonymous(file));
+	assert_true(is_filled(host, 64 * PAGE, 0));
+	memset(host, 9, 64 * PAGE);
+	assert_int_equal(mem_discard(mem, 8 * PAGE, 4 * PAGE), 0);
+	assert_true(is_filled(host + 8 * PAGE, 4 * PAGE, 0) && host[12 * PAGE] == 9);
+	place = (struct mem_place){"more", 4 * MiB, 4 * MiB, MEM_RAM};
+	assert_int_equal(mem_add_backed(mem, &plain, &place, &all, &err), 0);
+	assert_true(mem_region_is_anonymous(plain));
+	mem_free(mem);
+}
+
+static void memory_that_does_not_fit_is_one_clear_line(void **state)
+{
+	const struct mem_backing nowhere = {.path = "/nonexistent"}, in_tmp = {.path = "/tmp"};
+	const struct mem_backing all = {.prealloc = true};
+	struct mem_place place = {"ram", 0, 4 * TiB, MEM_RAM};
+	struct mem *mem = new_mem(NULL);
+	struct mem_region *r;
+	struct error err = {0};
+
+	assert_int_equal(mem_add_backed(mem, &r, &place, &nowhere, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "can't open backing store /nonexistent for guest RAM"));
+	assert_int_equal(mem_add_backed(mem, &r, &place, &in_tmp, &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "/tmp has room for "));
+	assert_int_equal(mem_add_backed(mem, &r, &place, &all, &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "cannot "));
+	mem_free(mem);
+}
+
 static void large_memory_may_be_mapped_by_huge_pages(void **state)
 {
 	struct mem *mem = new_mem(NULL);
@@ -486,6 +526,8 @@ int main(void)
 		cmocka_unit_test(neighbours_in_host_memory_join),
 		cmocka_unit_test(discarded_pages_are_zeros_and_dirty),
 		cmocka_unit_test(of_vectors_whole_pages_of_ram_are_discarded),
+		cmocka_unit_test(memory_may_lie_in_a_file_and_be_there_from_the_first),
+		cmocka_unit_test(memory_that_does_not_fit_is_one_clear_line),
 		cmocka_unit_test(large_memory_may_be_mapped_by_huge_pages),
 		cmocka_unit_test(too_much_memory_is_one_clear_line),
 	};

@@ -12,13 +12,12 @@
 #include "vmm/core/mem.h"
 
 #include "base/thread.h"
+#include "vmm/core/mem_host.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 #define PAGE_BITS   12
 #define PAGE_BYTES  ((u64)1 << PAGE_BITS)
-#define HUGE_BYTES  ((u64)2 << 20)
 #define MAX_REGIONS 64
 
 struct mem_region {
@@ -32,7 +31,8 @@ struct mem_region {
 	u64 offset;		 /* [const] in base */
 	u8 *host;		 /* [const] */
 	/* Bases only. */
-	u32 logging; /* [atomic] bits by client; set under mem.lock, read by mark_base */
+	struct mem_host memory; /* [const] */
+	u32 logging;		/* [atomic] bits by client; set under mem.lock, read by mark_base */
 	u64 *dirty[MEM_DIRTY_CLIENTS]; /* [atomic] one bit a page; there once logging was on */
 };
 
@@ -69,7 +69,7 @@ int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error
 static void region_free(struct mem_region *r)
 {
 	if (r->base == r)
-		munmap(r->host, r->bytes);
+		mem_host_unmap(&r->memory);
 	for (unsigned i = 0; i < MEM_DIRTY_CLIENTS; i++)
 		free(r->dirty[i]);
 	free(r);
@@ -333,41 +333,17 @@ static struct mem_region *region_new(const struct mem_place *place)
 	return r;
 }
 
-/* Fresh memory.  Large pieces start at a multiple of the huge page size, so that
- * guest and host addresses agree below it and the host can map huge pages. */
-static u8 *alloc_host(u64 bytes)
-{
-	u64 slack = bytes >= HUGE_BYTES ? HUGE_BYTES : 0, total, head;
-	u8 *all;
-
-	if (!add_ok(bytes, slack, &total))
-		return NULL;
-	all = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (all == MAP_FAILED)
-		return NULL;
-	if (!slack)
-		return all;
-	head = align_up((u64)(uintptr_t)all, HUGE_BYTES) - (u64)(uintptr_t)all;
-	if (head)
-		munmap(all, head);
-	if (slack - head)
-		munmap(all + head + bytes, slack - head);
-	return all + head;
-}
-
-int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
-	    struct error *err)
+int mem_add_backed(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+		   const struct mem_backing *backing, struct error *err)
 {
 	struct mem_region *r = region_new(place);
-	u8 *host = alloc_host(r->bytes);
-	int ret;
+	int ret = mem_host_map(&r->memory, place, backing, err);
 
-	if (!host) {
+	if (ret < 0) {
 		free(r);
-		return err_set(err, -ENOMEM, "cannot set up %llu MiB of guest memory for %s",
-			       (unsigned long long)(place->bytes / MiB), place->name);
+		return ret;
 	}
-	r->host = host;
+	r->host = r->memory.host;
 	r->base = r;
 	ret = place->kind == MEM_VRAM ? log_vram(r) : 0;
 	if (ret < 0)
@@ -379,6 +355,12 @@ int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *pl
 	else
 		*out = r;
 	return ret;
+}
+
+int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+	    struct error *err)
+{
+	return mem_add_backed(mem, out, place, NULL, err);
 }
 
 int mem_add_alias(struct mem *mem, struct mem_region **out, const struct mem_place *place,
@@ -425,6 +407,17 @@ void *mem_region_host(const struct mem_region *r)
 u64 mem_region_bytes(const struct mem_region *r)
 {
 	return r->bytes;
+}
+
+bool mem_region_is_anonymous(const struct mem_region *r)
+{
+	return r->base->memory.fd < 0;
+}
+
+int mem_region_empty(struct mem_region *r, u8 *host, u64 bytes)
+{
+	assert(host >= r->host && bytes <= r->bytes - (u64)(host - r->host));
+	return mem_host_discard(&r->base->memory, host, bytes);
 }
 
 static void fill_info(struct mem_region_info *info, struct mem_region *r)
@@ -695,7 +688,7 @@ static void discard_host(struct mem_region *base, u8 *host, u64 bytes)
 	assert(base->kind == MEM_RAM && is_aligned((uintptr_t)host | bytes, PAGE_BYTES));
 	if (__atomic_load_n(&base->mem->watchers, __ATOMIC_SEQ_CST))
 		touch_pages(host, bytes);
-	if (madvise(host, bytes, MADV_DONTNEED) < 0) /* locked in memory */
+	if (mem_host_discard(&base->memory, host, bytes) < 0)
 		memset(host, 0, bytes);
 	mark_base(base, base_offset(base, host), bytes);
 }

@@ -42,10 +42,16 @@ void mem_free(struct mem *mem);
  * Taking slots away one by one at the end costs milliseconds each. */
 void mem_detach(struct mem *mem);
 
-/* Allocate (anonymous, not populated, page aligned) and map a region at gpa.
+/* Allocate (page aligned, populated only if asked for) and map a region at gpa.
  * An unmapped region (gpa MEM_UNMAPPED) is mapped later by mem_region_move, or
  * only ever seen through aliases.  Regions may not overlap: -EBUSY. */
 #define MEM_UNMAPPED UINT64_MAX
+struct mem_backing {
+	const char *path; /* a directory for the file that it lies in; NULL: anonymous */
+	bool prealloc;	  /* all of it now, or an error */
+	bool merge;	  /* the host may merge equal pages */
+	bool no_core;	  /* not in core dumps of this process */
+};
 struct mem_place {
 	const char *name; /* kept; for `info mtree` */
 	u64 gpa, bytes;	  /* multiples of 4 KiB */
@@ -53,12 +59,19 @@ struct mem_place {
 };
 int mem_add(struct mem *mem, struct mem_region **out, const struct mem_place *place,
 	    struct error *err);
+/* As mem_add, of memory as backing says; huge pages where the host has them. */
+int mem_add_backed(struct mem *mem, struct mem_region **out, const struct mem_place *place,
+		   const struct mem_backing *backing, struct error *err);
 /* Map place->bytes of another region's memory, from offset on, at place->gpa, too. */
 int mem_add_alias(struct mem *mem, struct mem_region **out, const struct mem_place *place,
 		  struct mem_region *of, u64 offset, struct error *err);
 int mem_region_move(struct mem_region *r, u64 gpa);
 void *mem_region_host(const struct mem_region *r);
 u64 mem_region_bytes(const struct mem_region *r);
+/* Not of a file: userfaultfd can watch it, and its pages can be moved away. */
+bool mem_region_is_anonymous(const struct mem_region *r);
+/* Make pages of it zeros and give their memory back, or -errno; nobody is told. */
+int mem_region_empty(struct mem_region *r, u8 *host, u64 bytes);
 
 /* Host address of guest bytes that lie in one region of RAM or VRAM (writable) or
  * any region (for reading); NULL otherwise.  Valid until the region moves. */

@@ -27,7 +27,7 @@ int ram_map_init(struct ram_map *map, struct mem *mem, struct error *err)
 	struct mem_region_info info[MAX_INFO];
 	unsigned n = mem_regions(mem, info, MAX_INFO);
 
-	*map = (struct ram_map){.mem = mem};
+	*map = (struct ram_map){.mem = mem, .anonymous = true};
 	assert(n <= MAX_INFO);
 	qsort(info, n, sizeof(info[0]), by_name);
 	for (unsigned i = 0; i < n; i++) {
@@ -42,6 +42,7 @@ int ram_map_init(struct ram_map *map, struct mem *mem, struct error *err)
 		r->host = mem_region_host(r->region);
 		r->bytes = info[i].bytes;
 		r->first = map->units;
+		map->anonymous &= mem_region_is_anonymous(r->region);
 		map->units += DIV_ROUND_UP(r->bytes, RAM_UNIT);
 		map->n++;
 	}
@@ -77,6 +78,19 @@ u8 *ram_unit(const struct ram_map *map, u64 unit, u64 *bytes)
 	assert(unit < map->units && off < r->bytes);
 	*bytes = MIN(RAM_UNIT, r->bytes - off);
 	return r->host + off;
+}
+
+int ram_empty(const struct ram_map *map, u64 unit, u64 n)
+{
+	const struct ram_range *r = range_of(map, unit);
+	u64 off = (unit - r->first) * RAM_UNIT;
+
+	return mem_region_empty(r->region, r->host + off, MIN(n * RAM_UNIT, r->bytes - off));
+}
+
+int ram_can_be_watched(const struct ram_map *map, struct error *err)
+{
+	return map->anonymous ? 0 : err_set(err, -EINVAL, "guest memory lies in a file");
 }
 
 u64 ram_unit_of(const struct ram_map *map, const u8 *host)

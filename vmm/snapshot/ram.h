@@ -33,6 +33,7 @@ struct ram_map {
 	 * loaded.  All ones until there is one. */
 	u64 *dirty;
 	bool tracking;
+	bool anonymous; /* [const] none of it lies in a file */
 };
 
 int ram_map_init(struct ram_map *map, struct mem *mem, struct error *err);
@@ -41,6 +42,11 @@ void ram_map_fini(struct ram_map *map);
 u8 *ram_unit(const struct ram_map *map, u64 unit, u64 *bytes);
 /* The unit of a host address; UINT64_MAX: not guest memory. */
 u64 ram_unit_of(const struct ram_map *map, const u8 *host);
+
+/* Make n units of one range zeros; -errno: they are what they were. */
+int ram_empty(const struct ram_map *map, u64 unit, u64 n);
+/* May userfaultfd watch it: 0, or -EINVAL and why not. */
+int ram_can_be_watched(const struct ram_map *map, struct error *err);
 
 /* Log writes from here on.  Until it has been on since a snapshot, everything is
  * dirty. */

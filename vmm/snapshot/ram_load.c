@@ -280,11 +280,16 @@ static int throw_run_away(struct ram_load *l, u64 unit, u64 n)
 {
 	u64 bytes, last;
 	u8 *host = ram_unit(l->opt.map, unit, &bytes);
+	int ret;
 
 	bytes = (u64)(ram_unit(l->opt.map, unit + n - 1, &last) - host) + last;
-	if (bytes >= MOVE_BYTES && move_away(l, host, bytes))
+	if (l->opt.map->anonymous && bytes >= MOVE_BYTES && move_away(l, host, bytes))
 		return 0;
-	return madvise(host, bytes, MADV_DONTNEED) < 0 ? -errno : 0;
+	ret = ram_empty(l->opt.map, unit, n);
+	if (ret == 0 || l->uffd)
+		return ret;
+	memset(host, 0, bytes);
+	return 0;
 }
 
 /* Everything but what is kept. */
@@ -348,6 +353,8 @@ static int prepare(struct ram_load *l, struct error *err)
 			l->there++;
 		}
 	if (l->opt.live)
+		ret = ram_can_be_watched(l->opt.map, err);
+	if (l->opt.live && ret == 0)
 		ret = uffd_new(&l->uffd, on_fault, l, err);
 	if (l->uffd)
 		mem_watch(l->opt.map->mem, true);

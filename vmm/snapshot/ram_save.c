@@ -305,8 +305,10 @@ static void *worker(void *arg)
 
 static int watch_ranges(struct ram_save *s, struct error *err)
 {
-	int ret = uffd_new(&s->uffd, on_fault, s, err);
+	int ret = ram_can_be_watched(s->opt.map, err);
 
+	if (ret == 0)
+		ret = uffd_new(&s->uffd, on_fault, s, err);
 	if (ret == 0)
 		mem_watch(s->opt.map->mem, true);
 	for (u32 i = 0; ret == 0 && i < s->opt.map->n; i++) {
