@@ -300,6 +300,7 @@ DEVICES := \
 	devices/virtio/pci.o \
 	devices/virtio/queue.o \
 	devices/virtio/regs.o \
+	devices/virtio/rng.o \
 	devices/virtio/served.o
 
 FIRMWARE := \
@@ -442,7 +443,8 @@ DEVICE_TESTS := \
 	test_virtio_blk \
 	test_virtio_input \
 	test_virtio_net \
-	test_virtio_pci
+	test_virtio_pci \
+	test_virtio_rng
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
 	empty \

@@ -112,6 +112,7 @@ static const char *kind_text(enum prop_kind kind)
 		[PROP_KIND_BLK] = "the id of a drive",
 		[PROP_KIND_CHARDEV] = "the id of a character device",
 		[PROP_KIND_NETDEV] = "the id of a netdev",
+		[PROP_KIND_RNG] = "the id of a source of entropy",
 		[PROP_KIND_PTR] = "something of the program's own",
 	};
 
@@ -132,6 +133,7 @@ static bool set_text(struct device *dev, const struct prop *p, const char *text)
 	case PROP_KIND_U64: return parse_number(text, UINT64_MAX, member_of(dev, p));
 	case PROP_KIND_BOOL: return parse_bool(text, member_of(dev, p));
 	case PROP_KIND_DEVFN: return parse_devfn(text, member_of(dev, p));
+	case PROP_KIND_RNG:
 	case PROP_KIND_STR:
 		free(*string);
 		*string = xstrdup(text);
@@ -177,7 +179,7 @@ static void set_defaults(struct device *dev, const struct prop *table)
 static void free_strings(struct device *dev, const struct prop *table)
 {
 	for (const struct prop *p = table; p->name; p++)
-		if (p->kind == PROP_KIND_STR)
+		if (p->kind == PROP_KIND_STR || p->kind == PROP_KIND_RNG)
 			free(*(char **)member_of(dev, p));
 }
 

@@ -27,6 +27,7 @@ enum prop_kind {
 	PROP_KIND_BLK,
 	PROP_KIND_CHARDEV,
 	PROP_KIND_NETDEV,
+	PROP_KIND_RNG, /* a string: the file of a source of entropy */
 	PROP_KIND_PTR
 };
 

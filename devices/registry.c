@@ -18,6 +18,7 @@
 #include "devices/virtio/blk.h"
 #include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
+#include "devices/virtio/rng.h"
 
 /* clang-format off */
 const struct device_class *const device_classes[] = {
@@ -42,6 +43,7 @@ const struct device_class *const device_classes[] = {
 	&virtio_keyboard_class,
 	&virtio_mouse_class,
 	&virtio_net_class,
+	&virtio_rng_class,
 	&virtio_tablet_class,
 	NULL,
 };

@@ -31,6 +31,7 @@ void config_init(struct config *c)
 	list_init(&c->serials);
 	list_init(&c->monitors);
 	list_init(&c->debugcons);
+	list_init(&c->rngs);
 	list_init(&c->nets);
 }
 
@@ -135,6 +136,7 @@ void config_fini(struct config *c)
 	free_frontends(&c->serials);
 	free_frontends(&c->monitors);
 	free_frontends(&c->debugcons);
+	free_frontends(&c->rngs);
 	while ((item = list_pop(&c->firmware_dirs))) {
 		struct dir_config *dir = list_entry(item, struct dir_config, link);
 

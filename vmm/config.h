@@ -111,7 +111,8 @@ struct config {
 	/* devices */
 	struct secrets secrets; /* -object secret */
 	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets;
-	char *vga; /* "std", "none"; NULL: default */
+	struct list rngs; /* -object rng-*: frontend_config, source: id, spec: file or "" */
+	char *vga;	  /* "std", "none"; NULL: default */
 	struct vnc_config vnc;
 	bool nographic, no_devices;
 	bool no_default_net; /* somebody said something about networks */
@@ -139,8 +140,7 @@ void config_fini(struct config *c);
 
 /* Understand argv[1..argc).  Errors name the option.  -help sets writes_nothing. */
 int config_parse(struct config *c, int argc, char **argv, struct error *err);
-/* One -readconfig file. */
-int config_read_file(struct config *c, const char *path, struct error *err);
+int config_read_file(struct config *c, const char *path, struct error *err); /* -readconfig */
 /* Drives, default devices, conflicts, when all is read: part of config_parse. */
 int config_finish(struct config *c, struct error *err);
 

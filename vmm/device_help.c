@@ -24,7 +24,8 @@ static const char *kind_name(enum prop_kind kind)
 		[PROP_KIND_U32] = "uint32",  [PROP_KIND_U64] = "uint64",
 		[PROP_KIND_BOOL] = "bool",   [PROP_KIND_STR] = "str",
 		[PROP_KIND_BLK] = "str",     [PROP_KIND_CHARDEV] = "str",
-		[PROP_KIND_DEVFN] = "int32", [PROP_KIND_NETDEV] = "str"};
+		[PROP_KIND_DEVFN] = "int32", [PROP_KIND_NETDEV] = "str",
+		[PROP_KIND_RNG] = "str"};
 
 	return (unsigned)kind < ARRAY_LEN(names) ? names[kind] : NULL;
 }

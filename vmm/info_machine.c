@@ -111,6 +111,7 @@ static void print_prop(struct printer *p, struct device *dev, const struct prop 
 		print_to(p, "%*s%s = %s\n", indent, "", prop->name,
 			 *(const bool *)at ? "true" : "false");
 		break;
+	case PROP_KIND_RNG:
 	case PROP_KIND_STR:
 		text = *(char *const *)at;
 		print_to(p, "%*s%s = \"%s\"\n", indent, "", prop->name, text ? text : "");

@@ -1,4 +1,4 @@
-/* -object: secrets, which encrypted images are opened with.
+/* -object: secrets, which encrypted images are opened with, and sources of entropy.
  *
  * Nothing else is kept of what was said: it may have been a passphrase. */
 #include "vmm/options.h"
@@ -8,12 +8,44 @@
 
 static int print_help(struct config *c, const struct opts *o)
 {
+	const char *type = opts_get(o, "qom-type");
+
 	c->writes_nothing = true;
-	if (opts_has(o, "secret") || !strcmp(opts_get(o, "qom-type"), "secret"))
+	if (opts_has(o, "secret") || !strcmp(type, "secret"))
 		printf("secret options:\n  data=<string>\n  file=<string>\n"
 		       "  format=<raw|base64>\n  iv=<string>\n  keyid=<string>\n");
+	else if (opts_has(o, "rng-random") || !strcmp(type, "rng-random"))
+		printf("rng-random options:\n  filename=<string>\n");
+	else if (opts_has(o, "rng-builtin") || !strcmp(type, "rng-builtin"))
+		printf("There are no options for rng-builtin.\n");
 	else
-		printf("List of user creatable objects:\n  secret\n");
+		printf("List of user creatable objects:\n  rng-builtin\n  rng-random\n"
+		       "  secret\n");
+	return 0;
+}
+
+static bool has_rng(const struct config *c, const char *id)
+{
+	list_for_each (pos, &c->rngs)
+		if (!strcmp(list_entry(pos, struct frontend_config, link)->source, id))
+			return true;
+	return false;
+}
+
+static int add_rng(struct config *c, const struct opts *o, bool builtin, struct error *err)
+{
+	const char *id = opts_get(o, "id"), *file = opts_get(o, "filename");
+	int ret = opts_check(o, builtin ? "qom-type id" : "qom-type id filename", err);
+	struct frontend_config *r;
+
+	if (ret < 0)
+		return ret;
+	if (!id)
+		return err_set(err, -EINVAL, "Parameter 'id' is missing");
+	r = xnew(struct frontend_config);
+	r->source = xstrdup(id);
+	r->spec = xstrdup(builtin ? "" : file ? file : "/dev/urandom");
+	list_append(&c->rngs, &r->link);
 	return 0;
 }
 
@@ -26,11 +58,13 @@ int option_object(struct config *c, const struct option_use *use, struct error *
 		return err_set(err, -EINVAL, "Parameter 'qom-type' is missing");
 	if (!strcmp(type, "help") || opts_has(o, "help") || opts_has(o, "?"))
 		return print_help(c, o);
+	if (id && (secrets_find(&c->secrets, id) || has_rng(c, id)))
+		return err_set(err, -EEXIST, "Duplicate ID '%s' for object", id);
+	if (!strcmp(type, "rng-random") || !strcmp(type, "rng-builtin"))
+		return add_rng(c, o, !strcmp(type, "rng-builtin"), err);
 	if (strcmp(type, "secret"))
 		return err_set(err, -EINVAL, "Parameter 'qom-type' does not accept value '%s'",
 			       type);
-	if (id && secrets_find(&c->secrets, id))
-		return err_set(err, -EEXIST, "Duplicate ID '%s' for object", id);
 	return secrets_add(&c->secrets, o, err);
 }
 

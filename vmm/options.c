@@ -76,7 +76,8 @@ const struct option options[] = {
 	     option_device, GROUP_STANDARD, "driver", NULL),
 	LIST("object", "secret,id=id,file=file|data=string[,format=raw|base64][,keyid=id,iv=iv]",
 	     "a passphrase that -drive names by its id; encrypted disks without one wait\n"
-	     "for it at the monitor's command 'cont'",
+	     "for it at the monitor's command 'cont'\n"
+	     "also: rng-random,id=id[,filename=file] and rng-builtin,id=id, for virtio-rng-pci",
 	     option_object, GROUP_STANDARD, "qom-type", NULL),
 	PLAIN("global", "driver.property=value", "not available: give the property to -device",
 	      option_global, GROUP_STANDARD),

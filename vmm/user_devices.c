@@ -73,6 +73,20 @@ static int find_netdev(struct vm *vm, const struct device_class *cls, const char
 	return 0;
 }
 
+/* Where the object of that id has its bytes from. */
+static int find_rng(struct vm *vm, const char *id, struct prop_value *v, struct error *err)
+{
+	list_for_each (pos, &vm->config->rngs) {
+		const struct frontend_config *r = list_entry(pos, struct frontend_config, link);
+
+		if (!strcmp(r->source, id)) {
+			v->text = r->spec;
+			return 0;
+		}
+	}
+	return err_set(err, -ENOENT, "Property 'rng' can't find value '%s'", id);
+}
+
 static bool is_nic(const struct device_class *cls)
 {
 	const struct prop *p = find_prop(cls, "netdev");
@@ -93,6 +107,8 @@ static int convert(struct vm *vm, const struct device_class *cls, const struct o
 		return find_blk(vm, opt->value, v, err);
 	if (p->kind == PROP_KIND_CHARDEV)
 		return find_chardev(vm, opt->value, v, err);
+	if (p->kind == PROP_KIND_RNG)
+		return find_rng(vm, opt->value, v, err);
 	if (p->kind == PROP_KIND_NETDEV)
 		return find_netdev(vm, cls, opt->value, v, err);
 	return 0;
