@@ -139,6 +139,7 @@ BLOCK := \
 	block/qcow2/data_file.o \
 	block/qcow2/deflate.o \
 	block/qcow2/deflate_codes.o \
+	block/qcow2/descend.o \
 	block/qcow2/discard.o \
 	block/qcow2/downgrade.o \
 	block/qcow2/grow.o \

@@ -371,6 +371,7 @@ int loop_new(struct loop **out, const char *name, enum loop_backend backend, str
 	list_init(&loop->watches);
 	list_init(&loop->idles);
 	list_init(&loop->free_ops);
+	loop->changes = 1;
 	ret = eventfd(0, EFD_CLOEXEC);
 	if (ret < 0) {
 		ret = err_set_errno(err, -errno, "%s: cannot create an eventfd", name);
@@ -418,6 +419,16 @@ bool loop_is_current(const struct loop *loop)
 	u32 owner = __atomic_load_n(&loop->owner, __ATOMIC_RELAXED);
 
 	return !owner || owner == thread_id();
+}
+
+u64 loop_changes(const struct loop *loop)
+{
+	return loop->changes;
+}
+
+void loop_note_change(struct loop *loop)
+{
+	loop->changes++;
 }
 
 static void *loop_thread(void *arg)

@@ -36,6 +36,11 @@ void loop_join(struct loop *loop); /* then only taking down and loop_free */
 /* True on the thread that runs the loop (or before any has run it). */
 bool loop_is_current(const struct loop *loop);
 
+/* A count, never 0, for those who keep something until anything of a kind changes: in
+ * the block layer, how images hang together. */
+u64 loop_changes(const struct loop *loop);
+void loop_note_change(struct loop *loop);
+
 /* A call to make on the loop's thread.  The storage is the caller's until fn is
  * called; posting it again before that is a bug. */
 struct loop_call {

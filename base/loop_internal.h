@@ -111,6 +111,7 @@ struct loop {
 	u32 n_timers, timers_room;
 	struct list free_ops; /* of io groups */
 	unsigned n_free_ops;
+	u64 changes;		/* loop_note_change */
 	struct pool *pool;	/* of pool_call, made at first use */
 	struct pool *file_pool; /* of io_pool, the same */
 	u32 inline_left;	/* file operations that this turn may do on the spot */

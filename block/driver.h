@@ -37,6 +37,10 @@ struct image *image_new(const struct image_driver *driver, struct loop *loop, co
 /* The same over `below`, which it takes: its name, size and what may be done. */
 struct image *image_new_filter(const struct image_driver *driver, struct image *below);
 
+/* What lies behind an image, in memory; NULL: nothing.  Its former backing image is the
+ * caller's. */
+void image_set_backing(struct image *img, struct image *backing);
+
 /* The memory alone. */
 void image_free(struct image *img);
 

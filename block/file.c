@@ -272,6 +272,13 @@ bool file_is_buffered(const struct image *img)
 	return !host_file_of(img)->direct;
 }
 
+bool file_is(const struct image *img, u64 dev, u64 ino)
+{
+	const struct host_file *file = host_file_of(img);
+
+	return file->dev == dev && file->ino == ino;
+}
+
 int file_fd(const struct image *img)
 {
 	return host_file_of(img)->fd;
@@ -330,6 +337,8 @@ static int file_from_fd(struct fiber *f, struct image **out, int fd, const char 
 	img->grows = S_ISREG(st.st_mode);
 	file = host_file_of(img);
 	file->fd = fd;
+	file->dev = st.st_dev;
+	file->ino = st.st_ino;
 	io_cached_init(&file->cached, fd);
 	file->is_device = S_ISBLK(st.st_mode);
 	file->may_write = policy->writable;
@@ -431,16 +440,21 @@ out_close:
 	return ret;
 }
 
+bool file_is_too_long(const struct host_file *file)
+{
+	u64 bytes;
+
+	return (file->direct || file->reserved) && file->img.grows &&
+	       sys_file_bytes(file->fd, &bytes) == 0 && bytes > file->img.bytes;
+}
+
 static int file_close(struct fiber *f, struct image *img)
 {
 	struct host_file *file = host_file_of(img);
-	u64 bytes;
 	int ret = 0;
 
 	assert(!file->syncing && list_empty(&file->blocks.ranges));
-	/* Whole blocks were written at the end: give back what is too much. */
-	if (file->direct && img->writable && img->grows && sys_file_bytes(file->fd, &bytes) == 0 &&
-	    bytes > img->bytes)
+	if (img->writable && file_is_too_long(file))
 		ret = set_size(f, file, img->bytes);
 	io_cached_fini(&file->cached);
 	file_unlock(file->fd);

@@ -29,12 +29,18 @@ void file_set_hints(struct image *img, bool nocow, u64 extent_bytes);
  * nothing is known of the target's range, read and write instead.  Suspends. */
 int file_copy_range(struct fiber *f, struct image *from, u64 from_hoff, struct image *to,
 		    u64 to_hoff, u64 bytes);
+/* Have the host find room for [from, to), which is going to be written in small pieces,
+ * at once.  A hint: the image is no larger for it, and what was not written is given
+ * back when the file is closed. */
+int file_reserve(struct image *img, u64 from, u64 to);
 /* Bytes that the file takes on the host (st_blocks). */
 int file_allocated_bytes(struct image *img, u64 *out);
 /* Do reads go through the host's cache, so that any thread may pread as it likes? */
 bool file_is_buffered(const struct image *img);
 /* For image_set_writable: other locks, and a descriptor that may write. */
 int file_set_writable(struct fiber *f, struct image *img, bool writable, struct error *err);
+/* Is it this one? */
+bool file_is(const struct image *img, u64 dev, u64 ino);
 /* Host descriptor, for diagnostics and tests; belongs to the image. */
 int file_fd(const struct image *img);
 

@@ -9,6 +9,7 @@ struct host_file {
 	struct image img;
 	int fd;			 /* [const] */
 	struct io_cached cached; /* unless direct: what transfers go through */
+	u64 dev, ino;		 /* [const] */
 	bool is_device;		 /* [const] */
 	bool may_write;		 /* [loop] of the descriptor */
 	bool no_lock;		 /* [const] of the policy, as is the next */
@@ -17,6 +18,7 @@ struct host_file {
 	bool unsafe;		 /* [const] flush does nothing */
 	const bool *stop;	 /* [loop] file_set_stop */
 	bool direct;		 /* [const] O_DIRECT: the two alignments below count */
+	bool reserved;		 /* [loop] the host's file is longer than ours */
 	u32 memory_align;	 /* [const] of buffers */
 	u32 io_align;		 /* [const] of offsets and lengths */
 	bool cannot_zero;	 /* [loop] the host refused */
@@ -47,6 +49,10 @@ int file_preallocate(struct fiber *f, struct host_file *file, u64 from, u64 to, 
 /* As file_open, by a path that is one, whatever colons it has.  Suspends. */
 int file_open_path(struct fiber *f, struct image **out, const char *path,
 		   const struct open_policy *policy, struct error *err);
+
+/* Does it go on behind the image's end?  Whole blocks were written, or room reserved:
+ * to be cut off when nobody writes any more. */
+bool file_is_too_long(const struct host_file *file);
 
 /* Take the locks that fit the policy, and look for those of others that do not
  * fit. */

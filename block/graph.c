@@ -2,6 +2,8 @@
  * Thread: the images' loop. */
 #include "block/graph.h"
 
+#include "block/driver.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -110,7 +112,7 @@ int image_cut_chain(struct fiber *f, struct image *over, struct image *base)
 		return 0;
 	while (last->backing != base)
 		last = last->backing;
-	last->backing = NULL;
-	over->backing = base;
+	image_set_backing(last, NULL);
+	image_set_backing(over, base);
 	return image_close(f, gone);
 }

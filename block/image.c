@@ -6,6 +6,7 @@
 #include "block/image.h"
 
 #include "base/io.h"
+#include "base/loop.h"
 #include "block/driver.h"
 #include "block/file.h"
 
@@ -72,8 +73,15 @@ struct image *image_new_filter(const struct image_driver *driver, struct image *
 	return img;
 }
 
+void image_set_backing(struct image *img, struct image *backing)
+{
+	img->backing = backing;
+	loop_note_change(img->loop);
+}
+
 void image_free(struct image *img)
 {
+	loop_note_change(img->loop);
 	free(img->name);
 	free(img->node_name);
 	free(img->backing_name);

@@ -7,6 +7,7 @@
  * chain.  An option that nobody takes is an error.
  * Thread: the image's loop. */
 #include "base/log.h"
+#include "base/loop.h"
 #include "block/driver.h"
 #include "block/file.h"
 #include "block/names.h"
@@ -527,14 +528,6 @@ char *image_resolve_name(const char *overlay, const char *backing)
 	return xasprintf("%.*s%s", (int)(slash - overlay) + 1, overlay, backing);
 }
 
-/* Identity of the host file at the bottom of one image. */
-static void file_identity(const struct image *img, struct stat *st)
-{
-	img = lowest(img);
-	if (img->driver != &file_driver || fstat(file_fd(img), st))
-		memset(st, 0, sizeof(*st));
-}
-
 /* The host file at the bottom of what options describe. */
 static const char *path_in(const struct opts *o)
 {
@@ -576,13 +569,14 @@ static char *path_of(const char *name, const struct opts *o)
  * with a message that does not help. */
 static bool is_in_chain(const struct image *top, const char *path)
 {
-	struct stat mine, other;
+	struct stat st;
 
-	if (!path || stat(path, &mine))
+	if (!path || stat(path, &st))
 		return false; /* opening it will say what is wrong */
 	for (; top; top = top->backing) {
-		file_identity(top, &other);
-		if (mine.st_dev == other.st_dev && mine.st_ino == other.st_ino)
+		const struct image *file = lowest(top);
+
+		if (file->driver == &file_driver && file_is(file, st.st_dev, st.st_ino))
 			return true;
 	}
 	return false;
@@ -606,6 +600,7 @@ static int open_named_backing(struct fiber *f, struct backing *b, const char *na
 	ret = open_one(f, &b->overlay->backing, name, policy, &next, err);
 	if (ret < 0)
 		return ret;
+	loop_note_change(b->top->loop);
 	opts_fini(&b->opts);
 	b->opts = next;
 	b->overlay = b->overlay->backing;

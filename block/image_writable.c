@@ -6,6 +6,7 @@
  * Thread: the image's loop; no request for the image is under way. */
 #define _GNU_SOURCE
 #include "base/io.h"
+#include "base/loop.h"
 #include "block/driver.h"
 #include "block/file_internal.h"
 #include "block/graph.h"
@@ -37,13 +38,10 @@ static int reopen(struct host_file *file, struct error *err)
 	return 0;
 }
 
-/* Whole blocks were written at the end: give back what is too much. */
+/* Give back what is too much. */
 static int cut(struct host_file *file, struct error *err)
 {
-	u64 bytes;
-
-	if (!file->direct || !file->img.grows || sys_file_bytes(file->fd, &bytes) < 0 ||
-	    bytes <= file->img.bytes)
+	if (!file_is_too_long(file))
 		return 0;
 	if (ftruncate(file->fd, (off_t)file->img.bytes))
 		return err_set_errno(err, -errno, "Could not resize '%s'", file->img.name);
@@ -97,10 +95,12 @@ static int let_write(struct fiber *f, struct image *img, struct error *err)
 	if (ret < 0)
 		return ret;
 	img->writable = true;
+	loop_note_change(img->loop);
 	if (graph && graph->begin_writing)
 		ret = graph->begin_writing(f, img, err);
 	if (ret < 0) {
 		img->writable = false;
+		loop_note_change(img->loop);
 		(void)set_below(f, img, false, &(struct error){0});
 	}
 	return ret;
@@ -119,6 +119,7 @@ static int let_no_longer_write(struct fiber *f, struct image *img, struct error 
 	if (ret < 0)
 		return ret;
 	img->writable = false;
+	loop_note_change(img->loop);
 	/* Somebody may have come while the file was written. */
 	ret = graph && graph->settle ? graph->settle(f, img) : 0;
 	if (ret < 0) {

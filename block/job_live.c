@@ -12,6 +12,7 @@
 #include "block/job_int.h"
 
 #include "base/io.h"
+#include "block/driver.h"
 #include "block/job_commit.h"
 #include "block/map_cursor.h"
 
@@ -199,7 +200,7 @@ static int pivot(struct fiber *f, struct job *job)
 	}
 	blk_switch(job->blk, job->base);
 	ret = image_cut_chain(f, top, job->base);
-	top->backing = NULL; /* the drive's now */
+	image_set_backing(top, NULL); /* the drive's now */
 	closed = image_close(f, top);
 	return ret < 0 ? ret : closed;
 }

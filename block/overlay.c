@@ -158,7 +158,7 @@ static int switch_fiber(struct fiber *f, struct blk *blk, void *arg)
 {
 	struct overlay_change *c = arg;
 
-	c->img->backing = c->old;
+	image_set_backing(c->img, c->old);
 	blk_switch(blk, c->img);
 	c->img = NULL; /* the drive's now */
 	return 0;

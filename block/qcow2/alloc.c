@@ -6,8 +6,12 @@
 #include "block/qcow2/parts.h"
 
 #include "base/log.h"
+#include "block/file.h"
 
 #include <errno.h>
+
+#define RESERVE_AFTER 16 /* writes of parts of fresh clusters */
+#define RESERVE_MOST  (4 * MiB)
 
 int overlap_check(struct fiber *f, struct qcow2 *q, u64 hoff, u64 bytes)
 {
@@ -112,6 +116,26 @@ int cluster_alloc(struct fiber *f, struct qcow2 *q, u64 want, struct alloc *out)
 		return ret;
 	ret = overlap_check(f, q, out->hoff, out->clusters << q->cluster_bits);
 	return ret < 0 ? give_back(q, out, ret) : 0;
+}
+
+/* The host's file system has work with every piece that is written into a hole of its
+ * own, and with every one that makes the file longer.  Both are done once for many, once
+ * it is clear that there are many; a few small images need no room of megabytes. */
+void cluster_reserve(struct qcow2 *q, u64 hoff)
+{
+	u64 from = MAX(hoff, q->room.hoff), bytes = ++q->room.partial_writes << q->cluster_bits;
+
+	if (likely(hoff + q->cluster_bytes <= q->room.hoff || q->room.refused ||
+		   q->room.partial_writes < RESERVE_AFTER))
+		return;
+	if (q->data != q->img.below || q->data->driver != &file_driver || !q->data->grows) {
+		q->room.refused = true;
+		return;
+	}
+	bytes = align_up(MIN(bytes, RESERVE_MOST), q->cluster_bytes);
+	q->room.hoff = from + bytes;
+	if (file_reserve(q->data, from, from + bytes) < 0)
+		q->room.refused = true;
 }
 
 /* Is cluster free?  Makes its block if there is none. */

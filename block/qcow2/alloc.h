@@ -10,6 +10,9 @@ struct alloc {
 };
 /* The lowest free cluster and up to `want` in all that follow it. */
 int cluster_alloc(struct fiber *f, struct qcow2 *q, u64 want, struct alloc *out);
+/* A fresh cluster at hoff is going to be written in part, as many will be: have the
+ * host find room for them together. */
+void cluster_reserve(struct qcow2 *q, u64 hoff);
 /* Exactly n in a row, for tables. */
 int cluster_alloc_run(struct fiber *f, struct qcow2 *q, u64 n, u64 *hoff);
 /* Nothing in memory points at them any more (I2: they are reused later). */

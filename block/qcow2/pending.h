@@ -1,4 +1,5 @@
-/* What an open image waits for: clusters to be reused, requests under way.
+/* Small parts of an open image: clusters to be reused, requests under way, room ahead,
+ * what is known of a chain.
  * Thread: the image's loop. */
 #ifndef BLOCK_QCOW2_PENDING_H
 #define BLOCK_QCOW2_PENDING_H
@@ -19,6 +20,20 @@ struct freed_run {
 struct io_track {
 	struct list link;
 	u64 seq;
+};
+
+/* Room that the host's file system was asked for ahead of small writes (alloc.c). */
+struct host_room {
+	u64 hoff;	    /* up to here */
+	u64 partial_writes; /* of fresh clusters */
+	bool refused;
+};
+
+/* What is known of the chain behind the image (descend.c). */
+struct depths;
+struct depths_memory {
+	struct depths *depths; /* NULL: nothing */
+	u64 changes;	       /* of the graph, when it was made */
 };
 
 #endif

@@ -12,6 +12,7 @@
 #include "block/qcow2/bitmap_set.h"
 #include "block/qcow2/change.h"
 #include "block/qcow2/data_file.h"
+#include "block/qcow2/descend.h"
 #include "block/qcow2/parts.h"
 
 #include <errno.h>
@@ -220,6 +221,8 @@ void qcow2_unload(struct qcow2 *q)
 {
 	inflate_fini(q);
 	pack_fini(q);
+	depths_free(q->below.depths);
+	q->below = (struct depths_memory){0};
 	cache_fini(&q->l2);
 	cache_fini(&q->blocks);
 	overlap_fini(&q->metadata);

@@ -10,6 +10,7 @@
 #include "block/aligned.h"
 #include "block/driver.h"
 #include "block/group.h"
+#include "block/qcow2/descend.h"
 
 #include <errno.h>
 
@@ -132,35 +133,6 @@ static int read_extents(struct fiber *f, struct reading *r)
 	return ret < 0 ? ret : group_ret;
 }
 
-/* Is the range within one cluster of which a table in memory says that it is a
- * hole?  Does not suspend, and takes nobody's word but the table's. */
-static bool is_known_hole(struct qcow2 *q, u64 goff, u64 bytes)
-{
-	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
-	u64 last = goff + bytes - 1;
-	struct table *t;
-
-	if (unlikely((goff ^ last) >> q->cluster_bits || q->extended || q->crypt.method ||
-		     l1_index >= q->l1_entries || !bytes))
-		return false;
-	t = cache_peek(&q->l2, l1_index);
-	if (!t)
-		return !q->l2.tables[l1_index] && !(q->l1[l1_index] & ENTRY_HOFF);
-	return l2_kind(q, l2_entry(t, (u32)(goff >> q->cluster_bits) & (q->l2_entries - 1))) ==
-	       EXTENT_HOLE;
-}
-
-/* The first image from `img` on that has more to say about the range than that it
- * is a hole.  A small read of a long chain goes there at once, not through a
- * request to every layer. */
-static struct image *first_to_ask(struct image *img, u64 goff, u64 bytes)
-{
-	while (img->driver == &qcow2_driver && img->backing && goff < img->backing->bytes &&
-	       bytes <= img->backing->bytes - goff && is_known_hole(to_qcow2(img), goff, bytes))
-		img = img->backing;
-	return img;
-}
-
 static int read_sectors(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
 			unsigned n)
 {
@@ -185,10 +157,10 @@ int qcow2_read(struct fiber *f, struct image *img, u64 goff, const struct iovec 
 
 	if (q->crypt.method)
 		return aligned_read(f, &a, goff, iov, n);
-	asked = first_to_ask(img, goff, iov_bytes(iov, n));
-	if (asked != img)
+	asked = descend(img, goff, iov_bytes(iov, n));
+	if (asked != img && (asked->driver != img->driver || to_qcow2(asked)->crypt.method))
 		return image_read(f, asked, goff, iov, n);
-	return read_sectors(f, img, goff, iov, n);
+	return read_sectors(f, asked, goff, iov, n);
 }
 
 int qcow2_map(struct fiber *f, struct image *img, u64 goff, u64 bytes, struct map_extent *out)

@@ -58,7 +58,6 @@ struct qcow2 {
 	bool writing, changed; /* autoclear bits are gone: all may be written; or bitmaps alone */
 	bool beginning;	       /* bitmaps are being marked, writers wait for it */
 	bool corrupt, told;    /* seen in this session or set in the header; said so */
-	bool closing;
 	struct qcow2_crypt crypt;
 
 	/* L1 and L2 */
@@ -88,11 +87,13 @@ struct qcow2 {
 	u32 *first_free;   /* per block: no free cluster before this entry */
 	u32 first_block;   /* no free cluster in blocks before this one */
 	u64 fresh_hoff;	   /* from here on the file was never written */
+	struct host_room room;
 	struct table_cache blocks;
 	struct fiber_mutex alloc_lock;
 	struct overlap_set metadata;
 	struct inflater *inflater; /* compress.h; NULL until needed */
 	struct packer *packer;
+	struct depths_memory below;
 
 	struct qcow2_snapshot *snapshots;
 	u32 snapshot_count;
@@ -100,7 +101,6 @@ struct qcow2 {
 	u32 snapshots_cut;  /* that many did not fit */
 	u32 changes;	    /* to the image, under way (change.c) */
 	struct qcow2_snapshot_job *job;
-	bool frozen;
 	struct fiber_queue change_queue;
 
 	/* Ordering */
@@ -111,7 +111,7 @@ struct qcow2 {
 	u64 written, synced; /* writes completed; those of them known durable */
 	u64 commits_begun, commits_done;
 	int commit_result;
-	bool committing;
+	bool committing, closing, frozen;
 	bool commit_refcounts; /* lazy: the next commit writes them all the same */
 	struct fiber_queue commit_queue;
 };

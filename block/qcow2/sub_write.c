@@ -237,6 +237,8 @@ static int fill(struct fiber *f, const struct sub_cow *c, const struct image_tra
 		tail = 0;
 	if (head || tail)
 		return write_merged(f, c, data, head, tail);
+	if (c->zeroed && c->bytes < c->n << q->cluster_bits)
+		cluster_reserve(q, c->hoff);
 	t.fn = data_write;
 	t.img = &q->img;
 	t.offset = c->hoff + (c->goff - cluster_floor(q, c->goff));

@@ -139,6 +139,8 @@ static int cow_write(struct fiber *f, const struct cow *c, const struct image_tr
 		head = 0;
 	if (zeroed && old_is_zero(q, c->old_last, c->goff + c->bytes))
 		tail = 0;
+	if (!head && !tail && c->bytes < c->n << q->cluster_bits)
+		cluster_reserve(q, c->hoff);
 	if (head || tail) {
 		ret = write_merged(f, c, data, head, tail);
 	} else {
