@@ -654,11 +654,11 @@ fuzz-nightly:
 # them and under sanitizers, the demo guest, then the runner.
 .PHONY: check asan tsan install-deps
 check:
-	configs/install-packages build check nested demo
+	configs/install-packages build check nested demo guests
 	+$(MAKE) --no-print-directory BUILD=release all tests
 	+$(MAKE) --no-print-directory BUILD=asan asan-programs
 	+$(MAKE) --no-print-directory BUILD=fuzz fuzz-programs
-	+$(MAKE) --no-print-directory build/demo/base.qcow2
+	+$(MAKE) --no-print-directory build/demo/base.qcow2 build/guests/debian.qcow2
 	tests/run
 
 .PHONY: asan-programs
@@ -671,17 +671,22 @@ tsan:
 	tests/run --builds tsan unit device
 
 install-deps:
-	configs/install-packages build check nested demo bench
+	configs/install-packages build check nested demo guests bench
 
 .PHONY: lint
 lint:
 	tests/lint
 
 # The demo guest's disk; demo.qcow2 is what the user writes to, an overlay of it.
-DEMO_RECIPE := configs/fetch-kernel $(shell find configs/demo -type f)
+DEMO_RECIPE := $(wildcard configs/fetch-*) $(shell find configs/demo -type f ! -name '*.pyc')
 build/demo/base.qcow2: $(DEMO_RECIPE)
 	configs/install-packages demo
 	configs/demo/build $(@D)
+
+# A whole Debian system, and other programs that tests boot.
+build/guests/debian.qcow2: $(DEMO_RECIPE) $(shell find configs/guests -type f)
+	configs/install-packages demo guests
+	configs/guests/build $(@D)
 
 # Figures against the reference on this machine: pairs of runs, medians, ratios.
 .PHONY: bench

@@ -10,38 +10,8 @@ import threading
 
 import pytest
 
-from tools import assemble
+import guests
 from vm import Vm
-
-KERNEL = """
-	.intel_syntax noprefix
-_start:	jmp	go
-	.balign	4
-header:	.long	0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
-	.long	header, _start, end, end, go
-go:	mov	esi, offset text
-1:	lodsb
-	test	al, al
-	jz	3f
-	mov	ah, al
-	mov	dx, 0x3fd
-2:	in	al, dx
-	test	al, 0x20
-	jz	2b
-	mov	al, ah
-	mov	dx, 0x3f8
-	out	dx, al
-	jmp	1b
-3:	mov	dx, 0x604
-	mov	ax, 0x2000
-	out	dx, ax
-4:	hlt
-	jmp	4b
-text:	.asciz "kernel from the network\\n"
-	.balign	4
-end:
-"""
-
 
 class Server:
     """HTTP on the loopback interface, for one folder."""
@@ -71,7 +41,7 @@ def test_ipxe_boots_a_kernel_over_http_by_a_script_over_tftp(tmp_path, model):
     tftp, web = tmp_path / "tftp", tmp_path / "web"
     tftp.mkdir()
     web.mkdir()
-    (web / "hello.krn").write_bytes(assemble(KERNEL, tmp_path, origin=0x100000, bits=32))
+    (web / "hello.krn").write_bytes(guests.multiboot_kernel(tmp_path, "kernel from the network"))
     with Server(web) as server:
         (tftp / "boot.ipxe").write_text(
             "#!ipxe\nkernel http://10.0.2.2:%d/hello.krn\nboot\n" % server.port)

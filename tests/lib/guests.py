@@ -256,6 +256,38 @@ graphics: mov	ax, 0x13
 """ + say("type\r\n"), work)
 
 
+def multiboot_kernel(work, text):
+    """Says the text and powers off."""
+    return assemble("""
+	.intel_syntax noprefix
+_start:	jmp	go
+	.balign	4
+header:	.long	0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
+	.long	header, _start, end, end, go
+go:	mov	esi, offset text
+1:	lodsb
+	test	al, al
+	jz	3f
+	mov	ah, al
+	mov	dx, 0x3fd
+2:	in	al, dx
+	test	al, 0x20
+	jz	2b
+	mov	al, ah
+	mov	dx, 0x3f8
+	out	dx, al
+	jmp	1b
+3:	mov	dx, 0x604
+	mov	ax, 0x2000
+	out	dx, ax
+4:	hlt
+	jmp	4b
+""" + say(text + "\r\n") + """
+	.balign	4
+end:
+""", work, origin=0x100000, bits=32)
+
+
 def disk_with(path, sector, size=16 << 20):
     """A raw image that starts with the boot sector."""
     with open(path, "wb") as f:

@@ -247,3 +247,29 @@ def differing_cells(a, b, columns=80):
             found |= {(x // 27, y // 16) for x in range(0, width * 3, 3)
                       if one[x:x + 3] != two[x:x + 3]}
     return found
+
+
+def picture_text(picture):
+    """Lines of a text console that is drawn in cells of 8x16: each cell is read as the
+    letter of the VGA font that is nearest to it, which mistakes a few (m, w, v, T)."""
+    glyphs = {c: int.from_bytes(g, "big") for c, g in enumerate(rom_font()) if 32 <= c < 127}
+    width, height, rgb = picture
+    known, lines = {0: " "}, []
+
+    def cell(x, y):
+        """A bit for each dot that differs from the first."""
+        bits, back = 0, rgb[(y * width + x) * 3:(y * width + x) * 3 + 3]
+        for at in range((y * width + x) * 3, ((y + 16) * width + x) * 3, width * 3):
+            for dot in range(at, at + 24, 3):
+                bits = bits << 1 | (rgb[dot:dot + 3] != back)
+        return bits
+
+    def letter(bits):
+        if bits not in known:
+            near = min(glyphs, key=lambda c: bin(glyphs[c] ^ bits).count("1"))
+            known[bits] = chr(near) if bin(glyphs[near] ^ bits).count("1") <= 12 else " "
+        return known[bits]
+
+    for y in range(0, height - 15, 16):
+        lines.append("".join(letter(cell(x, y)) for x in range(0, width - 7, 8)).rstrip())
+    return lines

@@ -9,11 +9,11 @@ from vm import Vm
 
 
 @contextlib.contextmanager
-def vnc_vm(*args, options="", boot=None):
+def vnc_vm(*args, options="", boot=None, **kw):
     """A machine with VNC on a free port: (vm, address)."""
     more = ["-drive", "file=%s,format=raw" % boot] if boot else []
     with Vm("-vnc", "127.0.0.1:%d,to=999%s" % (100 + os.getpid() % 700, options), *more,
-            *args) as vm:
+            *args, **kw) as vm:
         port = re.search(r"Server: 127\.0\.0\.1:(\d+) \(ipv4\)", vm.monitor("info vnc")).group(1)
         yield vm, ("127.0.0.1", int(port))
 
