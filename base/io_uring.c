@@ -195,6 +195,18 @@ static void ring_watch_del(struct loop *loop, struct loop_watch *watch)
 	poll_drop(loop->backend, watch->backend);
 }
 
+/* The kernel hands on what woke its poll, and a socket wakes for urgent data at
+ * whatever arrives: only asking again tells.  (libslirp would pass a byte of every
+ * such moment on as urgent, which takes it out of the guest's stream.) */
+static s32 without_false_urgency(const struct loop_watch *watch, s32 res)
+{
+	struct pollfd now = {.fd = watch->fd, .events = (short)watch->events};
+
+	if (res < 0 || !(res & POLLPRI))
+		return res;
+	return poll(&now, 1, 0) > 0 ? now.revents : 0;
+}
+
 static void poll_done(struct ring *r, struct ring_poll *p, s32 res)
 {
 	struct loop_watch *watch = p->watch;
@@ -208,6 +220,9 @@ static void poll_done(struct ring *r, struct ring_poll *p, s32 res)
 	if (!watch->events)
 		return;
 	list_append(&r->to_arm, &p->link);
+	res = without_false_urgency(watch, res);
+	if (!res)
+		return;
 	/* A descriptor that cannot be polled is reported as an error on it. */
 	watch->fn(watch, res < 0 ? POLLERR : (u32)res);
 }

@@ -11,6 +11,7 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -311,6 +312,26 @@ static void a_hang_up_is_reported(void **state)
 	assert_int_equal(loop_run_fiber(*state, hang_up, NULL), 0);
 }
 
+static void watch_for_urgent_data(struct fiber *f, void *arg)
+{
+	struct pipe_watch p = {.take = 1};
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, p.fds), 0);
+	loop_watch_add(fiber_loop(f), &p.watch, p.fds[0], POLLIN | POLLPRI, pipe_ready);
+	for (unsigned i = 1; i <= 3; i++) {
+		settle_at(f, &p, i - 1); /* the loop waits when it comes */
+		assert_int_equal(sys_write(p.fds[1], "a", 1), 1);
+		settle_at(f, &p, i);
+		assert_int_equal(p.revents, POLLIN);
+	}
+	pipe_close(&p);
+}
+
+static void data_is_not_called_urgent_because_it_wakes(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, watch_for_urgent_data, NULL), 0);
+}
+
 static void reuse_descriptors(struct fiber *f, void *arg)
 {
 	struct pipe_watch p;
@@ -510,6 +531,7 @@ static void threads_step_in_where_the_host_forbids_io_uring(void **state)
 		X(a_stop_before_the_run_is_not_lost),                                              \
 		X(a_watch_calls_while_there_is_something_and_can_be_paused),                       \
 		X(a_deleted_watch_is_not_called_even_if_it_was_ready), X(a_hang_up_is_reported),   \
+		X(data_is_not_called_urgent_because_it_wakes),                                     \
 		X(descriptors_may_be_closed_and_used_again_at_once),                               \
 		X(idle_hooks_run_before_the_loop_waits),                                           \
 		X(pool_calls_run_elsewhere_and_bring_their_result_back),                           \
