@@ -88,6 +88,17 @@ def test_generic_kernel_finds_ide_and_virtio_disks_and_the_cd(tmp_path):
         assert vm.wait_exit() == 0
 
 
+@pytest.mark.parametrize("model,name", [("qemu64", "QEMU Virtual CPU"), ("EPYC", "AMD EPYC"),
+                                        ("max", "")])
+def test_generic_kernel_runs_on_other_models_of_cpu(tmp_path, model, name):
+    with Vm(*kernel_args("console=ttyS0 quiet demo.shell"), "-cpu", model, memory=256) as vm:
+        generic_shell(vm)
+        assert name in shell(vm, "grep 'model name' /proc/cpuinfo")
+        check_kernel(vm)
+        vm.serial.send("poweroff -f\r")
+        assert vm.wait_exit() == 0
+
+
 BLUE, GREY = bytes((0, 0, 170)), bytes((170, 170, 170))
 
 
