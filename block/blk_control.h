@@ -1,18 +1,25 @@
 /* What the machine does with a drive, beside what devices do (blk.h): passphrases, media,
- * limits.  Thread: any but the drive's loop; calls wait. */
+ * limits.  Thread: any but the drive's loop; calls wait, but for those that say otherwise. */
 #ifndef BLOCK_BLK_CONTROL_H
 #define BLOCK_BLK_CONTROL_H
 
-#include "block/blk.h"
+#include "block/blk_task.h"
+#include "block/crypto/key.h"
 #include "block/throttle.h"
-
-struct key;
 
 /* Encrypted images (blk_lock.c).
  * The first locked one of the chain by name (free() it); NULL: none, the drive works. */
 char *blk_locked_image(struct blk *blk);
-/* Unlock that one; errors as image_unlock's. */
-int blk_unlock(struct blk *blk, const struct key *passphrase, struct error *err);
+/* Unlock that one, which takes seconds where somebody wanted that: begin, and the end when
+ * `ended` was called, or whenever one likes to wait for it.  Errors as image_unlock's. */
+struct blk_unlocking {
+	struct key passphrase;			/* of the caller, wiped at the end */
+	void (*ended)(struct blk_unlocking *u); /* NULL: none.  [loop] */
+	struct blk_task task;
+	struct error err;
+};
+void blk_unlock_begin(struct blk *blk, struct blk_unlocking *u);
+int blk_unlock_end(struct blk_unlocking *u);
 bool blk_is_encrypted(struct blk *blk); /* the top image */
 
 /* Put another image in, or (NULL) take it out; on an error nothing has changed. */

@@ -24,29 +24,41 @@ char *blk_locked_image(struct blk *blk)
 	return name;
 }
 
-struct unlock_call {
-	const struct key *passphrase;
-	struct error *err;
-};
-
-static int unlock(struct fiber *f, struct blk *blk, void *arg)
+static int unlock_first(struct fiber *f, struct blk *blk, struct blk_unlocking *u)
 {
-	const struct unlock_call *c = arg;
 	struct image *img = image_first_locked(blk->img);
 	int ret;
 
 	if (!img)
-		return err_set(c->err, -EINVAL, "Device '%s' is not locked", blk->id);
-	ret = image_unlock(f, img, c->passphrase, c->err);
+		return err_set(&u->err, -EINVAL, "Device '%s' is not locked", blk->id);
+	ret = image_unlock(f, img, &u->passphrase, &u->err);
 	blk->locked = image_first_locked(blk->img) != NULL;
 	return ret;
 }
 
-int blk_unlock(struct blk *blk, const struct key *passphrase, struct error *err)
+static int unlock(struct fiber *f, struct blk *blk, void *arg)
 {
-	struct unlock_call c = {passphrase, err};
+	struct blk_unlocking *u = arg;
+	int ret = unlock_first(f, blk, u);
 
-	return blk_run(blk, unlock, &c);
+	key_wipe(&u->passphrase);
+	if (u->ended)
+		u->ended(u);
+	return ret;
+}
+
+void blk_unlock_begin(struct blk *blk, struct blk_unlocking *u)
+{
+	u->err = (struct error){0};
+	blk_begin(blk, &u->task, unlock, u);
+}
+
+int blk_unlock_end(struct blk_unlocking *u)
+{
+	int ret = blk_wait(&u->task);
+
+	key_wipe(&u->passphrase); /* if it did not come that far */
+	return ret;
 }
 
 static int is_encrypted(struct fiber *f, struct blk *blk, void *arg)

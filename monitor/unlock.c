@@ -1,6 +1,6 @@
 /* Commands that ask for passphrases: `cont` for those of every locked image, one after
  * the other, block_passwd for those of one drive.  Typed text is not shown, and
- * wiped as soon as it was tried.  Thread: main. */
+ * wiped as soon as it is being tried, which takes its time.  Thread: main. */
 #include "monitor/drives.h"
 
 #include <errno.h>
@@ -9,10 +9,12 @@
 
 struct unlock {
 	struct monitor_wait wait;
+	struct vm_waiter waiter;
 	struct vm *vm;
 	char *device; /* NULL: all of them, and go on */
 	char *image;  /* that is being asked about */
 	unsigned tries;
+	bool once; /* the passphrase was given: nobody is asked */
 };
 
 static void unlock_free(struct unlock *u)
@@ -24,10 +26,13 @@ static void unlock_free(struct unlock *u)
 
 static void gone(struct monitor_wait *w)
 {
-	unlock_free(container_of(w, struct unlock, wait));
+	struct unlock *u = container_of(w, struct unlock, wait);
+
+	vm_forget_unlock_waiter(u->vm, &u->waiter);
+	unlock_free(u);
 }
 
-/* Ctrl-c while a question stands is its answer. */
+/* Ctrl-c while a question stands is its answer; an answer that is being tried is. */
 static void interrupt(struct monitor_wait *w)
 {
 }
@@ -75,29 +80,43 @@ static void next(struct unlock *u)
 	end(u, ret, err.text);
 }
 
+static void tried(struct vm_waiter *w, int ret, const char *text)
+{
+	struct unlock *u = container_of(w, struct unlock, waiter);
+
+	if (ret == 0 && !u->once) {
+		next(u);
+	} else if (ret == -EACCES && !u->once && ++u->tries < TRIES_MOST) {
+		print_to(monitor_printer(u->wait.mon), "%s\n", text);
+		ask(u);
+	} else {
+		end(u, ret, text);
+	}
+}
+
+static void try(struct unlock *u, const char *passphrase)
+{
+	struct error err = {0};
+	int ret = vm_unlock(u->vm, u->image, passphrase, &u->waiter, &err);
+
+	if (ret < 0)
+		end(u, ret, err.text);
+}
+
 static void answer(struct monitor_wait *w, const char *text)
 {
 	struct unlock *u = container_of(w, struct unlock, wait);
 	struct error err = {0};
-	int ret;
 
-	if (!text) {
-		err_set(&err, -EINTR, "%s is still encrypted", u->image);
-		end(u, -EINTR, err.text);
+	if (text) {
+		try(u, text);
 		return;
 	}
-	ret = vm_unlock(u->vm, u->image, text, &err);
-	if (ret == 0) {
-		next(u);
-	} else if (ret == -EACCES && ++u->tries < TRIES_MOST) {
-		print_to(monitor_printer(w->mon), "%s\n", err.text);
-		ask(u);
-	} else {
-		end(u, ret, err.text);
-	}
+	err_set(&err, -EINTR, "%s is still encrypted", u->image);
+	end(u, -EINTR, err.text);
 }
 
-static void start(struct cmd_ctx *ctx, const char *device, char *image)
+static struct unlock *start(struct cmd_ctx *ctx, const char *device, char *image)
 {
 	struct unlock *u = xnew(struct unlock);
 
@@ -106,8 +125,9 @@ static void start(struct cmd_ctx *ctx, const char *device, char *image)
 	u->image = image;
 	u->wait.interrupt = interrupt;
 	u->wait.gone = gone;
+	u->waiter.done = tried;
 	monitor_suspend(ctx->mon, &u->wait);
-	ask(u);
+	return u;
 }
 
 int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
@@ -116,7 +136,7 @@ int cmd_cont(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 
 	if (!image)
 		return go_on(ctx->vm, ctx->out, err);
-	start(ctx, NULL, image);
+	ask(start(ctx, NULL, image));
 	return 0;
 }
 
@@ -125,7 +145,7 @@ int ask_passphrase(struct cmd_ctx *ctx, const char *device)
 	char *image = ctx->mon ? vm_locked_image(ctx->vm, device) : NULL;
 
 	if (image)
-		start(ctx, device, image);
+		ask(start(ctx, device, image));
 	return 0;
 }
 
@@ -140,11 +160,17 @@ int cmd_block_passwd(struct cmd_ctx *ctx, const struct cmd_args *a, struct error
 	image = vm_locked_image(ctx->vm, device);
 	if (!image)
 		return err_set(err, -EINVAL, "Device '%s' is not locked", device);
-	if (!passphrase && ctx->mon) {
-		start(ctx, device, image);
+	if (ctx->mon) {
+		struct unlock *u = start(ctx, device, image);
+
+		u->once = passphrase != NULL;
+		if (passphrase)
+			try(u, passphrase);
+		else
+			ask(u);
 		return 0;
 	}
-	ret = passphrase ? vm_unlock(ctx->vm, image, passphrase, err)
+	ret = passphrase ? vm_unlock(ctx->vm, image, passphrase, NULL, err)
 			 : err_set(err, -EINVAL, "Parameter 'password' is missing");
 	free(image);
 	return ret;

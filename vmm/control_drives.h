@@ -8,9 +8,12 @@
  * "ide0-hd0 (a.qcow2)", the first image of that drive (NULL: of any) that is locked;
  * free() it.  NULL: none. */
 char *vm_locked_image(struct vm *vm, const char *device);
-/* The passphrase of an image, named as above.  -EACCES: it is wrong.  0 too if it is
- * not locked any more. */
-int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err);
+/* The passphrase of an image, named as above.  It takes its time: what came of it is told
+ * to the waiter (NULL: it is waited for).  -EACCES: it is wrong.  0 too if the image is not
+ * locked any more. */
+int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct vm_waiter *w,
+	      struct error *err);
+void vm_forget_unlock_waiter(struct vm *vm, struct vm_waiter *w);
 /* A line for each drive that waits for one; p NULL: to standard error. */
 void vm_print_locked(struct vm *vm, struct printer *p);
 bool vm_has_drive(struct vm *vm, const char *id);

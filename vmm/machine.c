@@ -8,6 +8,7 @@
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/blockdev.h"
 #include "vmm/control_drives.h"
+#include "vmm/unlock.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -174,6 +175,7 @@ void vm_free(struct vm *vm)
 	vm_close_monitors(vm);
 	vm_free_snapshots(vm);
 	vm_end_block_wait(vm);
+	vm_end_unlocking(vm);
 	vm_free_screen(vm);
 	free_devices(vm);
 	vm_close_nets(vm);

@@ -61,28 +61,95 @@ int vm_check_unlocked(struct vm *vm, struct error *err)
 		    : 0;
 }
 
-static int unlock(struct drive *d, const char *passphrase, struct error *err)
+/* A passphrase that is being tried: that takes seconds, and nobody is to stand still. */
+struct unlocking {
+	struct blk_unlocking u;
+	struct vm *vm;
+	struct vm_waiter *waiter; /* NULL: gone */
+	struct loop_call ended;
+};
+
+static void on_main(struct loop_call *call)
+{
+	struct unlocking *t = container_of(call, struct unlocking, ended);
+	struct vm_waiter *w = t->waiter;
+	struct error err;
+	int ret = blk_unlock_end(&t->u);
+
+	err = t->u.err;
+	t->vm->unlocking = NULL;
+	free(t);
+	if (w)
+		w->done(w, ret, err.text);
+}
+
+/* [drive's loop] */
+static void on_ended(struct blk_unlocking *u)
+{
+	struct unlocking *t = container_of(u, struct unlocking, u);
+
+	loop_post(t->vm->loop, &t->ended);
+}
+
+static int try_now(struct blk *blk, struct key *passphrase, struct error *err)
+{
+	struct blk_unlocking u = {.passphrase = *passphrase};
+	int ret;
+
+	blk_unlock_begin(blk, &u);
+	ret = blk_unlock_end(&u);
+	*err = u.err;
+	return ret;
+}
+
+static int try_passphrase(struct vm *vm, struct drive *d, const char *passphrase,
+			  struct vm_waiter *w, struct error *err)
 {
 	struct key key;
 	int ret = key_set(&key, passphrase, strlen(passphrase));
 
 	if (ret < 0)
 		return err_set_errno(err, ret, "cannot keep the passphrase");
-	ret = blk_unlock(d->blk, &key, err);
-	key_wipe(&key);
-	return ret;
+	if (!w)
+		return try_now(d->blk, &key, err);
+	vm->unlocking = xnew(struct unlocking);
+	*vm->unlocking = (struct unlocking){.u = {.passphrase = key, .ended = on_ended},
+					    .vm = vm,
+					    .waiter = w,
+					    .ended.fn = on_main};
+	blk_unlock_begin(d->blk, &vm->unlocking->u);
+	return 0;
 }
 
-int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err)
+int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct vm_waiter *w,
+	      struct error *err)
 {
+	if (vm->unlocking)
+		return err_set(err, -EBUSY, "Another passphrase is being tried");
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
 		AUTO_FREE char *text = locked_image(d);
 
 		if (text && !strcmp(text, image))
-			return unlock(d, passphrase, err);
+			return try_passphrase(vm, d, passphrase, w, err);
 	}
+	if (w)
+		w->done(w, 0, "");
 	return 0;
+}
+
+void vm_forget_unlock_waiter(struct vm *vm, struct vm_waiter *w)
+{
+	if (vm->unlocking && vm->unlocking->waiter == w)
+		vm->unlocking->waiter = NULL;
+}
+
+void vm_end_unlocking(struct vm *vm)
+{
+	if (!vm->unlocking)
+		return;
+	(void)blk_unlock_end(&vm->unlocking->u);
+	loop_run_posted(vm->loop);
 }
 
 int vm_load_waiting(struct vm *vm, struct printer *p, struct error *err)

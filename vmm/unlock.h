@@ -8,6 +8,7 @@
 struct vm;
 
 int vm_check_unlocked(struct vm *vm, struct error *err); /* -EACCES: an image is locked */
+void vm_end_unlocking(struct vm *vm);			 /* waits; before the drives go */
 /* No core dumps, and nobody else reads our memory: keys are in it. */
 void vm_hide_memory(void);
 

@@ -71,6 +71,7 @@ struct vm {
 	struct list drives, streams, consoles;
 	struct snapshots *snapshots;   /* NULL until the first */
 	struct block_wait *block_wait; /* for a commit or merge; NULL: nobody */
+	struct unlocking *unlocking;   /* a passphrase that is being tried; NULL: none */
 };
 
 /* machine.c */

@@ -194,6 +194,29 @@ def test_asks_on_a_socket_too_and_shows_nothing_there(tmp_path, counts):
         vm.wait()
 
 
+def test_nobody_waits_while_a_passphrase_is_tried(tmp_path):
+    """Whoever made the disk wanted that to take a second."""
+    disk, path = tmp_path / "a.qcow2", tmp_path / "mon"
+    cowimg("create", "-q", "-f", "qcow2", *crypt.SECRET, "-o",
+           "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1000", disk, "16M")
+    with Vm("-hda", disk, "-S", "-monitor", "unix:%s,server,nowait" % path) as vm:
+        other = Socket(path)
+        other.until("(cowvm) ")
+        vm.spawn.send("block_passwd ide0-hd0\r")
+        vm.spawn.expect("Password: ")
+        vm.spawn.send("wrong\r")
+        other.send("info status\n")
+        other.until("VM status: paused (prelaunch)")
+        other.send("block_passwd ide0-hd0 abc123\n")
+        other.until("Another passphrase is being tried")
+        vm.spawn.expect("Invalid password, cannot unlock any keyslot")
+        vm.spawn.expect("Password: ")
+        vm.spawn.send("abc123\r")
+        vm.spawn.expect(PROMPT)
+        assert "Locked:" not in vm.monitor("info block")
+        assert vm.quit() == 0
+
+
 def test_nothing_touches_a_locked_disk(tmp_path, counts):
     disk = encrypted(tmp_path / "a.qcow2", "qcow2-luks", counts)
     plain = guests.qcow2_with(tmp_path / "top.qcow2", counts)
