@@ -173,6 +173,7 @@ BLOCK := \
 	block/raw.o \
 	block/same.o \
 	block/secret.o \
+	block/temporary.o \
 	block/throttle.o \
 	block/unlock.o
 

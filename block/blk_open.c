@@ -1,7 +1,6 @@
 /* Opening and closing of drives: options, the loop thread, temporary overlays.
  *
  * Thread: the caller's, which waits; the chain itself is opened on the loop. */
-#include "block/create.h"
 #include "block/blk.h"
 
 #include "base/log.h"
@@ -9,6 +8,7 @@
 #include "block/file.h"
 #include "block/job.h"
 #include "block/names.h"
+#include "block/temporary.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -102,106 +102,6 @@ void blk_free(struct blk *blk)
 	free(blk);
 }
 
-/* --- temporary overlay ----------------------------------------------------- */
-
-/* What the overlay has to know of its base. */
-struct base {
-	char *name, *format;
-	u64 bytes;
-};
-
-static int examine_base(struct fiber *f, const char *file, const struct open_policy *policy,
-			struct base *base, struct error *err)
-{
-	struct open_policy look = *policy;
-	struct image *img;
-	int ret;
-
-	look.writable = false;
-	look.no_backing = true;
-	ret = image_open(f, &img, file, &look, err);
-	if (ret < 0)
-		return ret;
-	base->bytes = img->bytes;
-	base->format = xstrdup(img->driver->name);
-	base->name = name_has_protocol(img->name) ? xstrdup(img->name) : realpath(img->name, NULL);
-	if (!base->name)
-		ret = err_set_errno(err, -errno, "Could not open '%s'", img->name);
-	image_close(f, img);
-	return ret;
-}
-
-static int create_overlay(struct fiber *f, const char *temp, const struct base *base,
-			  struct error *err)
-{
-	struct create_request req;
-	char text[32];
-	int ret;
-
-	image_create_init(&req, "qcow2", temp);
-	req.cache = CACHE_UNSAFE;
-	req.unsafe_backing = true; /* looked at just now */
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)base->bytes);
-	opts_set(&req.options, "size", text);
-	opts_set(&req.options, "backing_file", base->name);
-	if (!name_is_json(base->name))
-		opts_set(&req.options, "backing_fmt", base->format);
-	ret = image_create(f, &req, err);
-	image_create_fini(&req);
-	return ret;
-}
-
-/* What was said of the image holds for what is behind the overlay. */
-static void move_options(const struct opts *from, struct opts *to)
-{
-	for (unsigned i = 0; from && i < from->n; i++) {
-		AUTO_FREE char *name = xasprintf("backing.%s", from->v[i].name);
-
-		opts_add(to, name, from->v[i].value, from->v[i].bare);
-	}
-}
-
-static int open_overlay(struct fiber *f, struct image **out, const char *temp, const char *file,
-			const struct open_policy *policy, struct error *err)
-{
-	struct open_policy top = *policy;
-	struct opts options = {0};
-	struct base base = {0};
-	int ret = examine_base(f, file, policy, &base, err);
-
-	if (ret == 0)
-		ret = create_overlay(f, temp, &base, err);
-	if (ret == 0) {
-		move_options(policy->options, &options);
-		top.writable = true;
-		top.format = "qcow2";
-		top.cache = CACHE_UNSAFE;
-		top.options = &options;
-		ret = image_open(f, out, temp, &top, err);
-	}
-	opts_fini(&options);
-	free(base.name);
-	free(base.format);
-	return ret;
-}
-
-/* All writes go to an overlay without a name, which goes with its descriptor. */
-static int open_with_overlay(struct fiber *f, struct image **out, const char *file,
-			     const struct open_policy *policy, struct error *err)
-{
-	const char *dir = getenv("TMPDIR");
-	char *temp AUTO_FREE = xasprintf("%s/cowvm-XXXXXX", dir && *dir ? dir : "/var/tmp");
-	int ret, fd;
-
-	fd = mkstemp(temp);
-	if (fd < 0)
-		return err_set_errno(err, -errno, "cannot create the temporary file '%s'", temp);
-	close(fd);
-	ret = open_overlay(f, out, temp, file, policy, err);
-	unlink(temp);
-	return ret;
-}
-
 /* --- open and close -------------------------------------------------------- */
 
 struct open_call {
@@ -218,7 +118,7 @@ static int open_fiber(struct fiber *f, struct blk *blk, void *arg)
 	int ret;
 
 	if (opt->snapshot && !opt->readonly)
-		ret = open_with_overlay(f, &img, opt->file, &call->policy, call->err);
+		ret = temporary_open(f, &img, opt->file, &call->policy, call->err);
 	else
 		ret = image_open(f, &img, opt->file, &call->policy, call->err);
 	if (ret < 0)

@@ -1,6 +1,7 @@
 """Snapshots of machines with encrypted disks: nothing of memory is on them in the clear, and
 they come back with a secret or a passphrase."""
 import mmap
+import os
 import re
 
 import pytest
@@ -106,6 +107,44 @@ def test_vm_state_goes_to_the_drive_that_is_encrypted(tmp_path):
     save_filled(["-hda", plain, *SECRET, "-drive", "file=%s,encrypt.key-secret=s" % disk])
     assert not holds(plain, PATTERN * 2) and not holds(disk, PATTERN)
     check_image(plain)
+
+
+def overlay_holds(vm, pattern):
+    """Is it in the file that -snapshot has made and that has no name any more?"""
+    folder = "/proc/%d/fd" % vm.pid
+    found = [f for f in os.listdir(folder)
+             if re.search(r"/cowvm-\w{6} \(deleted\)$", os.readlink(os.path.join(folder, f)))]
+    assert len(found) == 1
+    with open(os.path.join(folder, found[0]), "rb") as f:
+        return pattern in f.read()
+
+
+@pytest.mark.parametrize("kind", ["plain", "qcow2-luks", "qcow2-aes", "luks"])
+def test_what_is_thrown_away_is_as_secret_as_the_disk(tmp_path, kind):
+    if os.geteuid() != 0:
+        pytest.skip("only root may look at the files of a program with secrets")
+    filler = fills_memory(tmp_path)
+    if kind == "plain":
+        drive = ["-hda", guests.qcow2_with(tmp_path / "a.img", filler)]
+    else:
+        disk = encrypted(tmp_path / "a.img", kind, filler)
+        option = "key-secret" if kind == "luks" else "encrypt.key-secret"
+        fmt = crypt.KINDS[kind][0]
+        drive = [*SECRET, "-drive", "file=%s,format=%s,%s=s" % (disk, fmt, option)]
+    before = (tmp_path / "a.img").read_bytes()
+    with Vm(*drive, "-snapshot") as vm:
+        vm.serial.expect("filled")
+        assert vm.monitor("savevm full") == ""
+        assert overlay_holds(vm, PATTERN * 4) == (kind == "plain")
+        assert vm.monitor("loadvm full") == ""
+        check_memory(vm)
+        assert vm.quit() == 0
+    if kind != "plain":                 # without a secret: its own question, no other
+        with Vm("-drive", "file=%s,format=%s" % (disk, fmt), "-snapshot") as vm:
+            answer(vm, "abc123", name="ide0-hd0 (%s)" % disk)
+            vm.serial.expect("filled")
+            assert vm.quit() == 0
+    assert (tmp_path / "a.img").read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["qcow2-luks", "qcow2-aes"])
