@@ -60,9 +60,8 @@ struct vm {
 	enum run_state state;
 	struct vm_watcher *watchers;
 	struct loop_call wanted_call;
-	u32 wanted;	   /* [atomic] bits by enum machine_request */
-	int exit_status;   /* of the process */
-	int wanted_status; /* [atomic] code of MACHINE_EXIT */
+	u32 wanted;			/* [atomic] bits by enum machine_request */
+	int exit_status, wanted_status; /* of the process; [atomic] code of MACHINE_EXIT */
 	bool devices_held, quitting;
 	bool memory_lost; /* part of what loadvm should have brought; until a reset or loadvm */
 	bool was_reset;	  /* at least once: -boot once is over */
