@@ -13,8 +13,8 @@
 #include "block/unlock.h"
 
 #include <errno.h>
-#include <openssl/rand.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define KEY_ID	  "temporary"
@@ -60,7 +60,7 @@ static int make_secret(struct secrets *s, struct error *err)
 	struct opts o = {0};
 	int ret;
 
-	if (RAND_bytes(random, sizeof(random)) != 1)
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return err_set(err, -EIO, "cannot make a random key");
 	for (unsigned i = 0; i < KEY_BYTES; i++)
 		snprintf(text + 2 * i, 3, "%02x", random[i]);
