@@ -82,14 +82,25 @@ char *vm_locked_image(struct vm *vm, const char *device)
 	return xstrdup(image);
 }
 
-int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct error *err)
+void vm_forget_unlock_waiter(struct vm *vm, struct vm_waiter *w)
 {
+}
+
+int vm_unlock(struct vm *vm, const char *image, const char *passphrase, struct vm_waiter *w,
+	      struct error *err)
+{
+	int ret = 0;
+
 	assert_string_equal(image, vm->locked[vm->unlocked]);
 	if (!strcmp(passphrase, "broken"))
-		return err_set(err, -EIO, "Unable to read key slots");
-	if (strcmp(passphrase, "right"))
-		return err_set(err, -EACCES, "Invalid password");
-	vm->unlocked++;
+		ret = err_set(err, -EIO, "Unable to read key slots");
+	else if (strcmp(passphrase, "right"))
+		ret = err_set(err, -EACCES, "Invalid password");
+	else
+		vm->unlocked++;
+	if (!w)
+		return ret;
+	w->done(w, ret, err->text);
 	return 0;
 }
 
