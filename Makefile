@@ -303,6 +303,8 @@ DEVICES := \
 	devices/virtio/queue.o \
 	devices/virtio/regs.o \
 	devices/virtio/rng.o \
+	devices/virtio/serial.o \
+	devices/virtio/serial_port.o \
 	devices/virtio/served.o
 
 FIRMWARE := \
@@ -446,7 +448,8 @@ DEVICE_TESTS := \
 	test_virtio_input \
 	test_virtio_net \
 	test_virtio_pci \
-	test_virtio_rng
+	test_virtio_rng \
+	test_virtio_serial
 # Replay of recorded runs as after a power cut: tests/crash/NAME.c.
 CRASH_TESTS := \
 	empty \

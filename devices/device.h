@@ -50,7 +50,13 @@ struct prop {
 		.name = NULL                                                                       \
 	}
 
-enum device_bus { DEVICE_ON_BOARD, DEVICE_ON_ISA, DEVICE_ON_PCI, DEVICE_ON_IDE };
+enum device_bus {
+	DEVICE_ON_BOARD,
+	DEVICE_ON_ISA,
+	DEVICE_ON_PCI,
+	DEVICE_ON_IDE,
+	DEVICE_ON_VIRTIO_SERIAL
+};
 
 struct device_class {
 	const char *name, *help; /* as -device names it */

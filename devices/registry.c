@@ -19,6 +19,7 @@
 #include "devices/virtio/input.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
+#include "devices/virtio/serial.h"
 
 /* clang-format off */
 const struct device_class *const device_classes[] = {
@@ -38,19 +39,35 @@ const struct device_class *const device_classes[] = {
 	&rtc_class,
 	&serial_class,
 	&vga_class,
+	&virtconsole_class,
 	&virtio_balloon_class,
 	&virtio_blk_class,
 	&virtio_keyboard_class,
 	&virtio_mouse_class,
 	&virtio_net_class,
 	&virtio_rng_class,
+	&virtio_serial_class,
 	&virtio_tablet_class,
+	&virtserialport_class,
 	NULL,
 };
 /* clang-format on */
 
+/* What people write for short, as with the reference. */
+static const struct {
+	const char *name, *cls;
+} aliases[] = {
+	{"virtio-balloon", "virtio-balloon-pci"},   {"virtio-blk", "virtio-blk-pci"},
+	{"virtio-keyboard", "virtio-keyboard-pci"}, {"virtio-mouse", "virtio-mouse-pci"},
+	{"virtio-net", "virtio-net-pci"},	    {"virtio-rng", "virtio-rng-pci"},
+	{"virtio-serial", "virtio-serial-pci"},	    {"virtio-tablet", "virtio-tablet-pci"},
+};
+
 const struct device_class *device_class_find(const char *name)
 {
+	for (unsigned i = 0; i < ARRAY_LEN(aliases); i++)
+		if (!strcmp(aliases[i].name, name))
+			name = aliases[i].cls;
 	for (unsigned i = 0; device_classes[i]; i++)
 		if (!strcmp(device_classes[i]->name, name))
 			return device_classes[i];

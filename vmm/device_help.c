@@ -8,7 +8,8 @@
 static const char *const bus_names[] = {[DEVICE_ON_BOARD] = "System",
 					[DEVICE_ON_ISA] = "ISA",
 					[DEVICE_ON_PCI] = "PCI",
-					[DEVICE_ON_IDE] = "IDE"};
+					[DEVICE_ON_IDE] = "IDE",
+					[DEVICE_ON_VIRTIO_SERIAL] = "virtio-serial-bus"};
 
 static void print_class(FILE *to, const struct device_class *cls)
 {

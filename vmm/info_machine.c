@@ -170,6 +170,7 @@ static const struct {
 	[DEVICE_ON_ISA] = {"isa.0", "ISA"},
 	[DEVICE_ON_PCI] = {"pci.0", "PCI"},
 	[DEVICE_ON_IDE] = {"ide", "IDE"},
+	[DEVICE_ON_VIRTIO_SERIAL] = {"virtio-serial-bus.0", "virtio-serial-bus"},
 };
 
 static void print_bus(struct vm *vm, struct printer *p, enum device_bus bus)
@@ -192,7 +193,8 @@ static void print_bus(struct vm *vm, struct printer *p, enum device_bus bus)
 
 void vm_info_qtree(struct vm *vm, struct printer *p)
 {
-	static const enum device_bus order[] = {DEVICE_ON_BOARD, DEVICE_ON_PCI, DEVICE_ON_IDE,
+	static const enum device_bus order[] = {DEVICE_ON_BOARD, DEVICE_ON_PCI,
+						DEVICE_ON_VIRTIO_SERIAL, DEVICE_ON_IDE,
 						DEVICE_ON_ISA};
 
 	for (unsigned i = 0; i < ARRAY_LEN(order); i++)

@@ -3,6 +3,7 @@
 #include "devices/device.h"
 #include "devices/net/net.h"
 #include "devices/pci.h"
+#include "devices/virtio/serial.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -114,9 +115,27 @@ static int convert(struct vm *vm, const struct device_class *cls, const struct o
 	return 0;
 }
 
-static struct device *parent_for(struct vm *vm, const struct device_class *cls)
+/* The bus of that controller, by its id, or of the last one there is. */
+static struct device *serial_bus(struct vm *vm, const char *bus)
+{
+	struct device *found = NULL;
+
+	list_for_each (pos, &vm->machine.devices) {
+		struct device *dev = list_entry(pos, struct device, link);
+		size_t len = strlen(dev->id);
+		bool named = !bus || !strcmp(bus, "virtio-serial-bus.0") ||
+			     (!strncmp(bus, dev->id, len) && !strcmp(bus + len, ".0"));
+
+		if (dev->cls == &virtio_serial_class && named)
+			found = dev;
+	}
+	return found;
+}
+
+static struct device *parent_for(struct vm *vm, const struct device_class *cls, const char *bus)
 {
 	switch (cls->bus) {
+	case DEVICE_ON_VIRTIO_SERIAL: return serial_bus(vm, bus);
 	case DEVICE_ON_PCI: return vm->host_bridge;
 	case DEVICE_ON_IDE: return vm->ide;
 	default: return NULL;
@@ -128,6 +147,8 @@ static bool is_only_bus(const struct device_class *cls, const struct opt *opt)
 {
 	if (strcmp(opt->name, "bus"))
 		return false;
+	if (cls->bus == DEVICE_ON_VIRTIO_SERIAL)
+		return true; /* parent_for looks at it */
 	return (cls->bus == DEVICE_ON_PCI && !strcmp(opt->value, "pci.0")) ||
 	       (cls->bus == DEVICE_ON_ISA && !strcmp(opt->value, "isa.0"));
 }
@@ -169,7 +190,7 @@ static int add_user_device(struct vm *vm, const struct device_config *c, struct 
 		rom = vm_nic_rom(vm, cls->name);
 	if (rom)
 		values[args.n_values++] = (struct prop_value){.name = "romfile", .text = rom};
-	args.parent = parent_for(vm, cls);
+	args.parent = parent_for(vm, cls, opts_get(&c->props, "bus"));
 	ret = device_new(&dev, &vm->machine, cls, &args, err);
 	if (ret < 0)
 		return ret;

@@ -6,6 +6,7 @@
 #include "block/blk.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
+#include "devices/virtio/serial.h"
 #include "tests/lib/fake_machine.h"
 
 #include <setjmp.h>
@@ -21,7 +22,7 @@
 struct board {
 	struct fake_machine fm;
 	struct loop *loop;
-	struct device *host, *ide;
+	struct device *host, *ide, *serial;
 	struct blk *blks[MAX_BACKS];
 	struct chardev *chardevs[MAX_BACKS];
 	unsigned n_blks, n_chardevs;
@@ -87,14 +88,16 @@ static void board_init(struct board *b, u64 seed)
 	b->fm.m.loop = b->loop;
 	b->host = add(b, &i440fx_class, NULL);
 	b->ide = add(b, &piix_ide_class, b->host);
+	b->serial = add(b, &virtio_serial_class, b->host);
 	for (unsigned i = 0; device_classes[i]; i++) {
 		const struct device_class *cls = device_classes[i];
 
-		if (cls != &i440fx_class && cls != &piix_ide_class)
+		if (cls != &i440fx_class && cls != &piix_ide_class && cls != &virtio_serial_class)
 			add(b, cls,
-			    cls->bus == DEVICE_ON_PCI	? b->host
-			    : cls->bus == DEVICE_ON_IDE ? b->ide
-							: NULL);
+			    cls->bus == DEVICE_ON_PCI		  ? b->host
+			    : cls->bus == DEVICE_ON_IDE		  ? b->ide
+			    : cls->bus == DEVICE_ON_VIRTIO_SERIAL ? b->serial
+								  : NULL);
 	}
 }
 

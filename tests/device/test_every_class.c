@@ -6,6 +6,7 @@
 #include "block/blk.h"
 #include "devices/i440fx.h"
 #include "devices/ide/ide.h"
+#include "devices/virtio/serial.h"
 #include "tests/lib/fake_machine.h"
 
 #include <setjmp.h>
@@ -81,6 +82,9 @@ static void bench_init(struct bench *b, const struct device_class *cls, u64 seed
 	b->fm.m.loop = b->loop;
 	if (cls != &i440fx_class && (cls->bus == DEVICE_ON_PCI || cls->bus == DEVICE_ON_IDE))
 		args.parent = fake_device(&b->fm, &i440fx_class, NULL, NULL);
+	if (cls->bus == DEVICE_ON_VIRTIO_SERIAL)
+		args.parent = fake_device(&b->fm, &virtio_serial_class,
+					  fake_device(&b->fm, &i440fx_class, NULL, NULL), NULL);
 	if (cls->bus == DEVICE_ON_IDE)
 		args.parent = fake_device(&b->fm, &piix_ide_class, args.parent, NULL);
 	give_objects(b, values, &args.n_values);

@@ -1,0 +1,313 @@
+/* virtio-serial as its driver sees it: ports that are told of, bytes both ways, ends that
+ * come and go, drivers of one port only, nonsense, a snapshot. */
+#include "base/chardev.h"
+#include "devices/virtio/serial.h"
+#include "tests/lib/virtio_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+
+enum { F_MULTIPORT = 1 << 1, F_EMERG = 1 << 2 };
+enum { READY, ADD, REMOVE, PORT_READY, CONSOLE, RESIZE, OPEN, NAME };
+#define MSG  RIG_BUFS
+#define IN   (RIG_BUFS + 0x1000)
+#define DATA (RIG_BUFS + 0x8000)
+
+struct bench {
+	struct virtio_rig r;
+	struct chardev *chardevs[2];
+	int peers[2]; /* the other ends */
+	u16 given;    /* control buffers so far */
+};
+
+static struct device *add_port(struct bench *b, const struct device_class *cls, unsigned n,
+			       const char *name)
+{
+	struct prop_value values[] = {{.name = "chardev", .ptr = b->chardevs[n]},
+				      {.name = "name", .text = name}};
+	struct device_args args = {.parent = b->r.dev, .values = values, .n_values = name ? 2 : 1};
+	struct device *dev;
+	struct error err;
+
+	if (device_new(&dev, &b->r.fm.m, cls, &args, &err) < 0)
+		fail_msg("%s", err.text);
+	return dev;
+}
+
+static void open_chardev(struct bench *b, unsigned n)
+{
+	struct error err;
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	assert_int_equal(chardev_from_fds(&b->chardevs[n], b->r.loop, n ? "c1" : "c0", fds[0],
+					  fds[0], &err),
+			 0);
+	b->peers[n] = fds[1];
+}
+
+/* A console at port 0 and a port with a name, each with a socket. */
+static void start_bench(struct bench *b)
+{
+	memset(b, 0, sizeof(*b));
+	vdev_init(&b->r);
+	vdev_attach(&b->r, fake_device(&b->r.fm, &virtio_serial_class, b->r.bridge, NULL));
+	open_chardev(b, 0);
+	open_chardev(b, 1);
+	add_port(b, &virtconsole_class, 0, NULL);
+	add_port(b, &virtserialport_class, 1, "org.test.0");
+}
+
+static void end_bench(struct bench *b)
+{
+	fake_machine_fini(&b->r.fm);
+	for (unsigned i = 0; i < 2; i++) {
+		chardev_close(b->chardevs[i]);
+		if (b->peers[i] >= 0)
+			close(b->peers[i]);
+	}
+	loop_free(b->r.loop);
+}
+
+static void give_control_buffers(struct bench *b, unsigned n)
+{
+	while (n--)
+		vdev_offer(&b->r, 2, IN + (b->given++ % 32) * 64u, 64);
+}
+
+static void say(struct bench *b, u32 port, u16 event, u16 value)
+{
+	u8 bytes[8];
+
+	store_le32(bytes, port);
+	store_le16(bytes + 4, event);
+	store_le16(bytes + 6, value);
+	vdev_send(&b->r, 3, MSG, bytes, sizeof(bytes));
+	assert_int_equal(vdev_used(&b->r, 3), 0);
+}
+
+/* The next message must be this one; text is what follows it. */
+static void hear(struct bench *b, u32 port, u16 event, u16 value, const char *text)
+{
+	u32 head = 0, written = 0;
+	const u8 *p;
+
+	assert_true(vring_used(&b->r.rings[2], &head, &written));
+	assert_int_equal(written, 8 + strlen(text));
+	p = vring_host(&b->r.rings[2], IN + (head % 32) * 64u, 64);
+	assert_int_equal(load_le32(p), port);
+	assert_int_equal(load_le16(p + 4), event);
+	assert_int_equal(load_le16(p + 6), value);
+	assert_memory_equal(p + 8, text, strlen(text));
+}
+
+static void hear_nothing(struct bench *b)
+{
+	assert_int_equal(vdev_used(&b->r, 2), -1);
+}
+
+static void introduce(struct bench *b, bool legacy)
+{
+	vdev_start(&b->r, legacy, F_MULTIPORT, 6);
+	b->given = 0;
+	give_control_buffers(b, 16);
+	say(b, 0, READY, 1);
+	hear(b, 0, ADD, 1, "");
+	hear(b, 1, ADD, 1, "");
+	hear_nothing(b);
+	say(b, 0, PORT_READY, 1);
+	hear(b, 0, CONSOLE, 1, "");
+	hear(b, 0, OPEN, 1, "");
+	say(b, 1, PORT_READY, 1);
+	hear(b, 1, NAME, 1, "org.test.0");
+	hear(b, 1, OPEN, 1, "");
+	hear_nothing(b);
+}
+
+static void expect_at(struct bench *b, unsigned n, const char *text)
+{
+	char got[64] = "";
+	ssize_t bytes;
+
+	vdev_turn(&b->r);
+	bytes = read(b->peers[n], got, sizeof(got) - 1);
+	assert_int_equal(bytes, (ssize_t)strlen(text));
+	assert_string_equal(got, text);
+}
+
+static void ports_are_told_of_in_the_order_of_the_book(void **state)
+{
+	for (int legacy = 0; legacy < 2; legacy++) {
+		struct bench b;
+
+		start_bench(&b);
+		introduce(&b, legacy);
+		assert_int_equal(vdev_config(&b.r, 4, 4), 7);
+		assert_true(vdev_offered(&b.r) & F_EMERG);
+		end_bench(&b);
+	}
+}
+
+static void bytes_go_both_ways(void **state)
+{
+	struct bench b;
+
+	start_bench(&b);
+	introduce(&b, false);
+	vdev_send(&b.r, 5, DATA, "to the host", 11);
+	assert_int_equal(vdev_used(&b.r, 5), 0);
+	expect_at(&b, 1, "to the host");
+	vdev_send(&b.r, 1, DATA, "console", 7);
+	expect_at(&b, 0, "console");
+	/* Nobody in the guest has opened it yet. */
+	assert_int_equal(write(b.peers[1], "0123456789", 10), 10);
+	vdev_offer(&b.r, 4, DATA, 4);
+	vdev_offer(&b.r, 4, DATA + 4, 100);
+	assert_int_equal(vdev_used(&b.r, 4), -1);
+	say(&b, 1, OPEN, 1);
+	vdev_turn(&b.r);
+	assert_int_equal(vdev_used(&b.r, 4), 4);
+	assert_int_equal(vdev_used(&b.r, 4), 6);
+	assert_memory_equal(vring_host(&b.r.rings[0], DATA, 10), "0123456789", 10);
+	end_bench(&b);
+}
+
+static void the_guest_hears_when_the_other_end_goes(void **state)
+{
+	struct bench b;
+
+	start_bench(&b);
+	introduce(&b, false);
+	close(b.peers[1]);
+	b.peers[1] = -1;
+	vdev_turn(&b.r);
+	hear(&b, 1, OPEN, 0, "");
+	vdev_send(&b.r, 5, DATA, "lost", 4);
+	assert_int_equal(vdev_used(&b.r, 5), 0);
+	end_bench(&b);
+}
+
+/* Messages wait for buffers, also over a snapshot. */
+static void what_is_not_told_yet_is_part_of_a_snapshot(void **state)
+{
+	struct bench b;
+
+	start_bench(&b);
+	vdev_start(&b.r, false, F_MULTIPORT, 6);
+	say(&b, 0, READY, 1);
+	give_control_buffers(&b, 1);
+	hear(&b, 0, ADD, 1, "");
+	vdev_round_trip(&b.r);
+	give_control_buffers(&b, 1);
+	hear(&b, 1, ADD, 1, "");
+	say(&b, 1, PORT_READY, 1);
+	vdev_round_trip(&b.r);
+	give_control_buffers(&b, 3);
+	hear(&b, 1, NAME, 1, "org.test.0");
+	hear(&b, 1, OPEN, 1, "");
+	hear_nothing(&b);
+	end_bench(&b);
+}
+
+static void drivers_of_one_port_have_a_console(void **state)
+{
+	for (int legacy = 0; legacy < 2; legacy++) {
+		struct bench b;
+
+		start_bench(&b);
+		vdev_start(&b.r, legacy, 0, 2);
+		vdev_send(&b.r, 1, DATA, "old", 3);
+		expect_at(&b, 0, "old");
+		assert_int_equal(write(b.peers[0], "in", 2), 2);
+		vdev_offer(&b.r, 0, DATA, 10);
+		vdev_turn(&b.r);
+		assert_int_equal(vdev_used(&b.r, 0), 2);
+		vdev_set_config(&b.r, 8, 4, '!');
+		expect_at(&b, 0, "!");
+		end_bench(&b);
+	}
+}
+
+static void nonsense_is_counted_or_needs_a_reset(void **state)
+{
+	struct bench b;
+
+	start_bench(&b);
+	introduce(&b, false);
+	say(&b, 5, PORT_READY, 1);
+	say(&b, 0xffffffff, OPEN, 1);
+	say(&b, 1, PORT_READY, 0);
+	say(&b, 0, READY, 0);
+	say(&b, 1, 77, 3);
+	assert_int_equal(b.r.dev->guest_errors, 4);
+	assert_false(vdev_status(&b.r) & 0x40);
+	vdev_kick(&b.r, 9); /* a queue that is not set up */
+	vdev_send(&b.r, 3, MSG, "short", 5);
+	assert_true(vdev_status(&b.r) & 0x40);
+	introduce(&b, true);
+	say(&b, 1, OPEN, 1);
+	assert_int_equal(write(b.peers[1], "x", 1), 1);
+	vdev_send(&b.r, 4, DATA, "only to read", 12);
+	vdev_turn(&b.r);
+	assert_true(vdev_status(&b.r) & 0x40);
+	end_bench(&b);
+}
+
+static void refuse(struct bench *b, const struct device_class *cls, const char *nr,
+		   const char *says)
+{
+	struct prop_value value = {.name = "nr", .text = nr};
+	struct device_args args = {.parent = b->r.dev, .values = &value, .n_values = 1};
+	struct device *dev;
+	struct error err;
+
+	assert_true(device_new(&dev, &b->r.fm.m, cls, &args, &err) < 0);
+	if (!strstr(err.text, says))
+		fail_msg("'%s' does not say '%s'", err.text, says);
+}
+
+static void ports_have_numbers_of_their_own(void **state)
+{
+	struct device_args nowhere = {.parent = NULL};
+	struct device *dev;
+	struct error err;
+	struct bench b;
+
+	start_bench(&b);
+	refuse(&b, &virtserialport_class, "1", "A port already exists at id 1");
+	refuse(&b, &virtserialport_class, "7", "Out-of-range port id specified, max. allowed: 6");
+	refuse(&b, &virtconsole_class, "0", "A port already exists at id 0");
+	assert_true(device_new(&dev, &b.r.fm.m, &virtserialport_class, &nowhere, &err) < 0);
+	assert_string_equal(err.text,
+			    "No 'virtio-serial-bus' bus found for device 'virtserialport'");
+	for (unsigned i = 2; i < 7; i++) {
+		struct device_args args = {.parent = b.r.dev};
+
+		assert_int_equal(device_new(&dev, &b.r.fm.m, &virtserialport_class, &args, &err),
+				 0);
+	}
+	refuse(&b, &virtserialport_class, "4294967295", "Maximum port limit for this device");
+	end_bench(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ports_are_told_of_in_the_order_of_the_book),
+		cmocka_unit_test(bytes_go_both_ways),
+		cmocka_unit_test(the_guest_hears_when_the_other_end_goes),
+		cmocka_unit_test(what_is_not_told_yet_is_part_of_a_snapshot),
+		cmocka_unit_test(drivers_of_one_port_have_a_console),
+		cmocka_unit_test(nonsense_is_counted_or_needs_a_reset),
+		cmocka_unit_test(ports_have_numbers_of_their_own),
+	};
+
+	return cmocka_run_group_tests_name("virtio serial", tests, NULL, NULL);
+}
