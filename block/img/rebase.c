@@ -23,6 +23,7 @@ struct chunk {
 	struct rebase *r;
 	u64 goff, bytes;
 	bool old_zero, new_zero;
+	struct map_extent old_map, new_map;
 	u8 *old_data, *new_data;
 };
 
@@ -116,13 +117,37 @@ static int write_runs(struct fiber *f, const struct chunk *c)
 	return ret == 0 && run ? write_old(f, c, start, run) : ret;
 }
 
+/* Cut off what is the same on both sides, up to the first unit that differs: what
+ * lies in host files is compared where it is read, on the pool. */
+static int skip_same(struct fiber *f, struct chunk *c)
+{
+	struct rebase *r = c->r;
+	struct image *new = r->fresh ? r->fresh : r->kept;
+	struct same s = {
+		.a = {c->old_zero ? NULL : r->overlay->backing, c->goff, c->old_map, c->old_data},
+		.b = {c->new_zero ? NULL : new, c->goff, c->new_map, c->new_data},
+		.bytes = c->bytes,
+	};
+	int ret = same_compare(f, &s);
+	u64 end = c->goff + c->bytes;
+
+	if (ret < 0)
+		return ret;
+	if (s.differs < c->bytes)
+		c->goff = MAX(align_down(c->goff + s.differs, r->unit), c->goff);
+	else
+		c->goff = end;
+	c->bytes = end - c->goff;
+	return 0;
+}
+
 static void do_chunk(struct fiber *f, struct crew_hand *hand)
 {
 	struct chunk *c = hand->task;
 	struct rebase *r = c->r;
-	int ret = 0;
+	int ret = skip_same(f, c);
 
-	if (!c->old_zero)
+	if (ret == 0 && !c->old_zero)
 		ret = read_chain(f, r->overlay->backing, c->goff, c->old_data, c->bytes);
 	if (ret == 0 && !c->new_zero)
 		ret = read_chain(f, r->fresh ? r->fresh : r->kept, c->goff, c->new_data, c->bytes);
@@ -133,7 +158,8 @@ static void do_chunk(struct fiber *f, struct crew_hand *hand)
 }
 
 /* Both ends of the range are known; hand it out. */
-static void hand_out(struct rebase *r, u64 goff, u64 bytes, bool old_zero, bool new_zero)
+static void hand_out(struct rebase *r, u64 goff, u64 bytes, const struct map_extent *old,
+		     const struct map_extent *new)
 {
 	for (u64 at = 0, part; at < bytes; at += part) {
 		struct crew_hand *hand = crew_take(r->ctx->f, &r->crew);
@@ -145,25 +171,29 @@ static void hand_out(struct rebase *r, u64 goff, u64 bytes, bool old_zero, bool 
 		c->r = r;
 		c->goff = goff + at;
 		c->bytes = part;
-		c->old_zero = old_zero;
-		c->new_zero = new_zero;
+		c->old_zero = old->kind & MAP_ZERO;
+		c->new_zero = new->kind &MAP_ZERO;
+		c->old_map = *old;
+		c->new_map = *new;
+		c->old_map.hoff += at;
+		c->new_map.hoff += at;
 		crew_start(r->ctx->f, hand, do_chunk);
 	}
 }
 
-/* What a chain is at goff: map kinds; zeros beyond its end or without one. */
+/* What a chain is at goff; zeros beyond its end or without one. */
 static int look(struct rebase *r, struct map_cursor *c, const struct image *top, u64 goff,
-		u64 *bytes, u32 *kind)
+		u64 *bytes, struct map_extent *map)
 {
 	struct chain_extent x;
 	int ret;
 
-	*kind = MAP_ZERO;
+	*map = (struct map_extent){.kind = MAP_ZERO, .bytes = *bytes};
 	if (!top || goff >= top->bytes)
 		return 0;
 	ret = map_cursor_at(r->ctx->f, c, goff, *bytes, &x);
+	*map = x.map;
 	*bytes = x.map.bytes;
-	*kind = x.map.kind;
 	return ret;
 }
 
@@ -171,22 +201,22 @@ static int look(struct rebase *r, struct map_cursor *c, const struct image *top,
 static int one_range(struct rebase *r, u64 goff, u64 *bytes)
 {
 	struct image *new = r->fresh ? r->fresh : r->kept;
-	u32 own, old, fresh;
+	struct map_extent own, old, fresh;
 	int ret;
 
 	if (r->kept && r->kept == r->overlay->backing)
 		return 0;
 	ret = look(r, &r->own, r->overlay, goff, bytes, &own);
 
-	if (ret < 0 || own & MAP_ALLOC)
+	if (ret < 0 || own.kind & MAP_ALLOC)
 		return ret;
 	ret = look(r, &r->old, r->overlay->backing, goff, bytes, &old);
 	/* Nothing above the image that stays behind: nothing changes. */
-	if (ret < 0 || (r->kept && !old))
+	if (ret < 0 || (r->kept && !old.kind))
 		return ret;
 	ret = look(r, &r->new, new, goff, bytes, &fresh);
-	if (ret == 0 && !(old & fresh & MAP_ZERO))
-		hand_out(r, goff, *bytes, old & MAP_ZERO, fresh & MAP_ZERO);
+	if (ret == 0 && !(old.kind & fresh.kind & MAP_ZERO))
+		hand_out(r, goff, *bytes, &old, &fresh);
 	return ret;
 }
 
