@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+#define L1_PART 8192u /* entries that are read at once */
+
 /* Count the clusters that [hoff, hoff + bytes) touches. */
 void check_ref(struct check *c, u64 hoff, u64 bytes)
 {
@@ -202,12 +204,13 @@ static int count_l1_entry(struct fiber *f, struct check *c, u64 entry, bool acti
 /* An L1 table as it lies on disk, a part at a time. */
 static int count_l1(struct fiber *f, struct check *c, u64 l1_hoff, u32 entries, bool active)
 {
-	u8 part[1024];
-	int ret = 0;
+	u32 most = MIN(MAX(entries, 1u), L1_PART);
+	AUTO_FREE u8 *part = try_alloc(most * 8ull);
+	int ret = part ? 0 : -ENOMEM;
 
 	check_ref(c, l1_hoff, entries * 8ull);
-	for (u32 i = 0; i < entries && ret == 0; i += sizeof(part) / 8) {
-		u32 n = MIN(entries - i, (u32)(sizeof(part) / 8));
+	for (u32 i = 0; i < entries && ret == 0; i += most) {
+		u32 n = MIN(entries - i, most);
 
 		ret = qcow2_pread(f, c->q->img.below, l1_hoff + i * 8ull, part, n * 8ull);
 		if (ret < 0) {
