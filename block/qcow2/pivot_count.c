@@ -101,11 +101,23 @@ static int walk_tables(struct fiber *f, struct pivot *p, struct batch_read *b,
 	return ret == 0 && b->n ? batch_run(f, p, b, w) : ret;
 }
 
+/* Tables that are read at once: no more than there are, as memory costs time, too. */
+static u32 batch_room(const struct pivot *p, const struct pivot_walk *w)
+{
+	u32 most = (u32)MAX(BATCH_BYTES >> p->q->cluster_bits, (u64)1), n = 0;
+
+	for (u32 i = w->first; i < w->n && n < most; i++)
+		n += w->l1[i] & ENTRY_HOFF && (!w->only || bit_get(w->only, i));
+	return n;
+}
+
 int pivot_walk(struct fiber *f, struct pivot *p, const struct pivot_walk *w)
 {
-	struct batch_read b = {.room = (u32)MAX(BATCH_BYTES >> p->q->cluster_bits, (u64)1)};
+	struct batch_read b = {.room = batch_room(p, w)};
 	int ret = -ENOMEM;
 
+	if (!b.room)
+		return 0;
 	b.data = try_alloc_aligned((u64)b.room << p->q->cluster_bits,
 				   MIN(p->q->cluster_bytes, 4096u));
 	b.index = try_alloc(b.room * sizeof(*b.index));

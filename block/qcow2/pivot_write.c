@@ -15,9 +15,12 @@ struct out {
 	u32 bytes, room;
 };
 
-static int out_init(struct out *o, struct qcow2 *q)
+static int out_init(struct out *o, const struct pivot *p)
 {
-	*o = (struct out){.q = q, .room = (u32)MAX(OUT_BYTES, (u64)q->cluster_bytes)};
+	u64 bytes = MAX(p->l2_count, p->block_count) << p->q->cluster_bits;
+
+	bytes = MIN(MAX(bytes, 4ull << p->q->cluster_bits), OUT_BYTES);
+	*o = (struct out){.q = p->q, .room = (u32)MAX(bytes, (u64)p->q->cluster_bytes)};
 	o->data = try_alloc_aligned(o->room, 4096);
 	return o->data ? 0 : -ENOMEM;
 }
@@ -203,7 +206,7 @@ static void replace_entries(struct pivot *p)
 int pivot_write(struct fiber *f, struct pivot *p)
 {
 	struct out o;
-	int ret = out_init(&o, p->q);
+	int ret = out_init(&o, p);
 
 	if (ret == 0)
 		ret = write_windows(f, p, &o);
