@@ -76,6 +76,7 @@ class Files:
         """A copy of an image, for a command that changes it."""
         path = os.path.join(self.work, "fresh")
         run("cp", "--sparse=always", self[name], path)
+        run("sync", path)               # else the first flush pays for it
         return path
 
     def make_fs_raw(self, path):
