@@ -137,8 +137,6 @@ BLOCK := \
 	block/qcow2/crypt.o \
 	block/qcow2/crypt_create.o \
 	block/qcow2/data_file.o \
-	block/qcow2/deflate.o \
-	block/qcow2/deflate_codes.o \
 	block/qcow2/descend.o \
 	block/qcow2/discard.o \
 	block/qcow2/downgrade.o \
@@ -393,7 +391,6 @@ UNIT_TESTS := \
 	test_compress \
 	test_cpuid \
 	test_crypto \
-	test_deflate \
 	test_fiber \
 	test_file \
 	test_filter \

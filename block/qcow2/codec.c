@@ -1,20 +1,26 @@
 /* The two compression types of qcow2 (docs/interop/qcow2, "Compressed Clusters").
  *
  * zlib: raw deflate (RFC 1951) whose distances stay within 4 KiB, as readers
- * inflate with such a window: deflate.c.  libdeflate, whose window is 32 KiB, inflates
- * several times faster than zlib, but is strict: what it refuses zlib judges, which
- * takes a stream that ends late.
+ * inflate with such a window.  Only zlib can limit it.  libdeflate inflates several
+ * times faster, but is strict: what it refuses zlib judges, which takes a stream that
+ * ends late.
  * zstd: frames, one after the other, until the cluster is full. */
 #include "block/qcow2/codec.h"
-
-#include "block/qcow2/deflate.h"
 
 #include <errno.h>
 #include <libdeflate.h>
 #include <zlib.h>
 #include <zstd.h>
 
-#define WINDOW_BITS -12 /* negative: no header, no checksum */
+#define WINDOW_BITS	 -12			   /* negative: no header, no checksum */
+#define MEM_LEVEL(bytes) ((bytes) <= 4096 ? 6 : 9) /* each reset clears the tables */
+
+/* zlib's level 6 with shorter searches: within a window of 4 KiB they find nearly
+ * all there is to find, for 0.7 % more bytes in 0.7 of the time. */
+#define GOOD_MATCH 8
+#define MAX_LAZY   32
+#define NICE_MATCH 128
+#define MAX_CHAIN  32
 
 /* zstd's usual level is 3.  For clusters up to here level 2 takes three quarters of its
  * time, for 1.1 to 1.7 % more bytes; in larger ones it would miss too much. */
@@ -23,7 +29,8 @@
 struct codec {
 	enum codec_type type;
 	struct codec *next; /* of those that are idle */
-	struct deflater *deflate;
+	bool deflating;	    /* `deflate` is initialized */
+	z_stream deflate;
 	struct libdeflate_decompressor *inflate;
 	ZSTD_CCtx *zstd_pack;
 	ZSTD_DCtx *zstd_unpack;
@@ -42,7 +49,8 @@ void codec_free(struct codec *c)
 {
 	if (!c)
 		return;
-	deflater_free(c->deflate);
+	if (c->deflating)
+		deflateEnd(&c->deflate);
 	libdeflate_free_decompressor(c->inflate);
 	ZSTD_freeCCtx(c->zstd_pack);
 	ZSTD_freeDCtx(c->zstd_unpack);
@@ -53,9 +61,25 @@ void codec_free(struct codec *c)
 
 static s64 zlib_pack(struct codec *c, const void *in, u64 bytes, void *out, u64 room)
 {
-	if (!c->deflate)
-		c->deflate = deflater_new();
-	return c->deflate ? deflater_run(c->deflate, in, bytes, out, room) : -ENOMEM;
+	z_stream *z = &c->deflate;
+	int ret = Z_OK;
+
+	if (c->deflating)
+		ret = deflateReset(z);
+	else
+		ret = deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_BITS,
+				   MEM_LEVEL(bytes), Z_DEFAULT_STRATEGY);
+	if (ret != Z_OK)
+		return -ENOMEM;
+	c->deflating = true;
+	deflateTune(z, GOOD_MATCH, MAX_LAZY, NICE_MATCH, MAX_CHAIN); /* a reset forgets it */
+	z->next_in = (void *)(uintptr_t)in;
+	z->avail_in = (uInt)bytes;
+	z->next_out = out;
+	z->avail_out = (uInt)room;
+	if (deflate(z, Z_FINISH) != Z_STREAM_END)
+		return -ENOSPC;
+	return (s64)(room - z->avail_out);
 }
 
 /* What the fast way refused. */
