@@ -271,6 +271,15 @@ def test_comes_back_while_memory_still_comes_in(tmp_path):
         assert "Error" not in vm.monitor("savevm two")
         for name in ("one", "two", "one"):
             assert vm.monitor("loadvm " + name) == ""
+        # The monitor does not wait for that, and neither does who changes his mind.
+        assert vm.monitor("savevm -d three") == ""
+        assert re.search(r"^Snapshot 'three': |No snapshot is being taken",
+                         vm.monitor("info snapshot-job"))
+        assert vm.monitor("snapshot_cancel") in (
+            "", "cowvm: snapshot 'three': cancelled", "Error: no snapshot is being taken")
+        assert vm.monitor("savevm -d four") in ("", "Error: a snapshot is being taken")
+        vm.wait_for(lambda: "No snapshot" in vm.monitor("info snapshot-job"), 60,
+                    lambda: vm.monitor("info snapshot-job"))
         beat.wait(5)
         assert vm.monitor("loadvm two") == ""
         assert vm.quit() == 0           # in the middle of it

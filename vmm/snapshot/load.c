@@ -208,10 +208,15 @@ static void memory_done(void *arg)
 static void on_ended(struct loop_call *call)
 {
 	struct load_job *job = container_of(call, struct load_job, ended);
+	struct snapshots *s = job->s;
+	int ret;
 
 	__atomic_store_n(&job->end_posted, false, __ATOMIC_RELAXED);
-	if (job->s->load == job)
-		load_free(job);
+	if (s->load != job)
+		return;
+	ret = ram_load_result(job->ram);
+	load_free(job);
+	save_load_ended(s, ret);
 }
 
 static int load_memory(struct load_job *job, struct error *err)
@@ -302,6 +307,20 @@ int load_finish(struct snapshots *s, struct error *err)
 
 	load_free(job);
 	return ret < 0 ? err_set_errno(err, ret, "the snapshot that is being loaded") : 0;
+}
+
+void load_progress(struct snapshots *s, u64 *there, u64 *units)
+{
+	struct ram_load_progress p;
+
+	ram_load_progress(s->load->ram, &p);
+	*there = p.there;
+	*units = p.units;
+}
+
+bool load_is_of(struct snapshots *s, const char *name)
+{
+	return s->load && !strcmp(s->load->entry.name, name);
 }
 
 /* The machine will be another one: what was to come in for this one need not. */

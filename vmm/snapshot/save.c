@@ -11,6 +11,7 @@
  *    the VM state last.  An older set of this name goes away after that.
  * A crash before the last entry of 5 leaves leaked clusters, or entries that make
  * no complete set.
+ * While memory of a loaded snapshot is still coming in, all of this waits for it.
  * Without userfaultfd memory is saved first, with the guest running, and again what
  * it wrote meanwhile, until little is left or that is of no use: then come 2 and 3, with
  * the guest standing still until the rest is saved too.
@@ -41,6 +42,7 @@ struct save_job {
 	struct area area;				  /* in the first drive */
 	bool area_there;
 	struct vm_waiter *waiter; /* NULL: nobody waits */
+	bool begun;		  /* else memory is still coming in: save_load_ended */
 	char *tag;
 	struct qcow2_new_snapshot entry;
 	u64 *bits;  /* units to save */
@@ -317,7 +319,7 @@ static void job_ends(struct save_job *job, int ret, const struct error *err)
 	struct vm_waiter *w = job->waiter;
 	struct snapshots *s = job->s;
 
-	if (ret < 0 && s->base.date_nsec != job->entry.date_nsec)
+	if (ret < 0 && job->zeros && s->base.date_nsec != job->entry.date_nsec)
 		keep_dirty(job);
 	s->total_ns = now_ns() - job->begun_ns;
 	if (ret < 0 && !w)
@@ -330,11 +332,14 @@ static void job_ends(struct save_job *job, int ret, const struct error *err)
 static void on_tick(struct loop_timer *timer)
 {
 	struct save_job *job = container_of(timer, struct save_job, tick);
-	struct ram_progress p;
+	struct ram_progress p = {0};
 
-	if (!job->waiter || !job->ram)
+	if (!job->waiter || (job->begun && !job->ram))
 		return;
-	ram_save_progress(job->ram, &p);
+	if (job->ram)
+		ram_save_progress(job->ram, &p);
+	else
+		load_progress(job->s, &p.done, &p.units);
 	job->waiter->progress(job->waiter, p.done * RAM_UNIT, p.units * RAM_UNIT);
 	loop_timer_set(&job->tick, now_ns() + TICK_NS);
 }
@@ -546,6 +551,9 @@ static int begin(struct save_job *job, struct error *err)
 	struct ram_map *map = &s->map;
 	int ret = drive_set_init(&job->set, s->vm, err);
 
+	job->begun = true;
+	job->begun_ns = now_ns();
+	s->ram_written = 0;
 	if (ret < 0)
 		return ret;
 	job->crcs = try_alloc(map->units * sizeof(u32));
@@ -599,20 +607,15 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 		return ret;
 	if (s->save)
 		return err_set(err, -EBUSY, "a snapshot is being taken");
-	ret = load_finish(s, err);
-	if (ret < 0)
-		return ret;
 	job = xnew(struct save_job);
 	job->s = s;
 	job->tag = opt->tag ? xstrdup(opt->tag) : made_up_tag();
 	if (opt->overlays)
 		ret = vm_snapshot_blkdev_all(vm, job->tag, true, opt->out, err);
 	job->ended.fn = on_ended;
-	job->begun_ns = now_ns();
-	s->ram_written = 0;
 	loop_timer_init(vm->loop, &job->tick, on_tick);
 	s->save = job;
-	if (ret == 0)
+	if (ret == 0 && !s->load)
 		ret = begin(job, err);
 	if (ret < 0) {
 		if (job->zeros)
@@ -625,6 +628,23 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 	return 0;
 }
 
+void save_load_ended(struct snapshots *s, int ret)
+{
+	struct save_job *job = s->save;
+	struct error err = {0};
+
+	if (!job || job->begun)
+		return;
+	if (ret == -ECANCELED)
+		err_set(&err, ret, "cancelled");
+	else if (ret < 0)
+		err_set_errno(&err, ret, "the snapshot that is being loaded");
+	else
+		ret = begin(job, &err);
+	if (ret < 0)
+		job_ends(job, ret, &err);
+}
+
 void vm_forget_waiter(struct vm *vm, struct vm_waiter *w)
 {
 	if (vm->snapshots && vm->snapshots->save && vm->snapshots->save->waiter == w)
@@ -635,7 +655,10 @@ int vm_snapshot_cancel(struct vm *vm, struct error *err)
 {
 	if (!vm->snapshots || !vm->snapshots->save)
 		return err_set(err, -ENOENT, "no snapshot is being taken");
-	ram_save_cancel(vm->snapshots->save->ram);
+	if (!vm->snapshots->save->begun)
+		save_load_ended(vm->snapshots, -ECANCELED);
+	else if (vm->snapshots->save->ram)
+		ram_save_cancel(vm->snapshots->save->ram);
 	return 0;
 }
 
@@ -654,6 +677,15 @@ void vm_info_snapshot_job(struct vm *vm, struct printer *p)
 				 (unsigned long long)(s->total_ns / NS_PER_MS),
 				 (unsigned long long)s->ram_written,
 				 s->live ? "live" : "in passes: no userfaultfd");
+		return;
+	}
+	if (!s->save->begun) {
+		load_progress(s, &r.done, &r.units);
+		print_to(p,
+			 "Snapshot '%s': waits for the one that is being loaded, %llu of %llu "
+			 "MiB\n",
+			 s->save->tag, (unsigned long long)(r.done * RAM_UNIT / MiB),
+			 (unsigned long long)(r.units * RAM_UNIT / MiB));
 		return;
 	}
 	ram_save_progress(s->save->ram, &r);

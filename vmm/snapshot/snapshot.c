@@ -144,7 +144,8 @@ int vm_delvm(struct vm *vm, const char *tag, struct error *err)
 		return ret;
 	if (s->save)
 		return err_set(err, -EBUSY, "a snapshot is being taken");
-	ret = load_finish(s, err); /* it may be the one that memory comes from */
+	if (load_is_of(s, tag)) /* memory comes from there */
+		ret = load_finish(s, err);
 	if (ret == 0)
 		ret = set_delete(&set, tag, NULL, &count, err);
 	if (ret == 0 && !count)

@@ -42,7 +42,11 @@ void snapshots_forget_base(struct snapshots *s);
 /* load.c: wait until all memory is there. */
 int load_finish(struct snapshots *s, struct error *err);
 void load_free(struct load_job *job);
+void load_progress(struct snapshots *s, u64 *there, u64 *units); /* while one is under way */
+bool load_is_of(struct snapshots *s, const char *name);		 /* is that what is coming in? */
 /* save.c */
 void save_free(struct save_job *job);
+/* All memory is there (ret < 0: it is not to be had): what waited for it begins. */
+void save_load_ended(struct snapshots *s, int ret);
 
 #endif
