@@ -255,6 +255,7 @@ DEVICES := \
 	devices/input/input.o \
 	devices/net/backends.o \
 	devices/net/checksum.o \
+	devices/net/dgram.o \
 	devices/net/e1000.o \
 	devices/net/e1000_phy.o \
 	devices/net/e1000_rx.o \

@@ -145,13 +145,14 @@ const struct option options[] = {
 	     "         [,guestfwd=rule]\n"
 	     "-netdev tap,id=str[,fd=h][,ifname=name][,script=file][,downscript=dfile]\n"
 	     "         [,sndbuf=nbytes][,vnet_hdr=on|off][,vhost=off]\n"
-	     "-netdev socket,id=str[,listen=[host]:port][,connect=host:port]\n"
+	     "-netdev socket,id=str,listen=[host]:port|connect=host:port\n"
+	     "         |mcast=maddr:port[,localaddr=addr]|udp=host:port,localaddr=host:port\n"
 	     "-netdev hubport,id=str,hubid=n[,netdev=nd]",
 	     "a network on the host's side that -device names by its id: one of the guest's\n"
 	     "own with DHCP, DNS and TFTP that leads to the host's connections, with rules\n"
 	     "[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport for the other direction;\n"
 	     "a TAP interface, set up by 'script' (default=/etc/qemu-ifup, 'no' for none) and\n"
-	     "'downscript'; another machine over a TCP connection; or a port of a hub",
+	     "'downscript'; other machines over TCP, multicast or UDP; or a port of a hub",
 	     option_netdev, GROUP_NETWORK, "type", NULL),
 	LIST("nic", "none|user|tap[,option][,...][,mac=macaddr][,model=e1000|virtio]",
 	     "a network card connected to a network as of -netdev, or no card at all (the\n"

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "devices/net/checksum.h"
+#include "devices/net/dgram.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -295,11 +296,17 @@ int net_socket_new(struct net_end **out, struct net *net, const char *name, cons
 		   struct error *err)
 {
 	const char *listens = opts_get(opts, "listen"), *connects = opts_get(opts, "connect");
+	bool mcast = opts_has(opts, "mcast"), udp = opts_has(opts, "udp");
 	struct net_socket *s;
 	int ret;
 
-	if (!listens == !connects)
-		return err_set(err, -EINVAL, "exactly one of listen= and connect= is required");
+	if (!!listens + !!connects + mcast + udp != 1)
+		return err_set(err, -EINVAL,
+			       "exactly one of listen=, connect=, mcast= or udp= is required");
+	if (mcast || udp)
+		return net_dgram_new(out, net, name, opts, err);
+	if (opts_has(opts, "localaddr"))
+		return err_set(err, -EINVAL, "localaddr= is only valid with mcast= or udp=");
 	s = xnew(struct net_socket);
 	s->loop = net_loop(net);
 	s->fd = s->listen_fd = -1;

@@ -200,7 +200,43 @@ def test_the_monitor_speaks_of_networks_as_the_reference_does():
             said("help hostfwd_add")
 
 
+def datagrams(form):
+    """Networks of two machines that reach each other by datagrams."""
+    here, there = free_port(), free_port()
+    if form == "mcast":
+        return ["socket,mcast=230.0.0.1:%d,localaddr=127.0.0.1" % here] * 2
+    return ["socket,udp=127.0.0.1:%d,localaddr=127.0.0.1:%d" % ports
+            for ports in ((here, there), (there, here))]
+
+
+@pytest.mark.any_kvm
+@pytest.mark.parametrize("form", ["mcast", "udp"])
+def test_machines_reach_each_other_by_datagrams(kernel, form):
+    port = free_port()
+    ours, theirs = datagrams(form)
+    # The first machine has no card: its user network leads to the second one's.
+    with Vm("-netdev", "user,id=u,hostfwd=tcp:127.0.0.1:%d-:7" % port,
+            "-netdev", ours + ",id=s", "-netdev", "hubport,id=p0,hubid=1,netdev=u",
+            "-netdev", "hubport,id=p1,hubid=1,netdev=s", "-S", serial=False) as first:
+        assert "type=socket,socket: %s=" % form in first.monitor("info network")
+        with machine(kernel, *card_on("virtio", theirs)) as vm:
+            vm.serial.expect("offer 10.0.2.15")
+            with connect(port) as c:
+                assert echoes(c, b"hello")
+                assert echoes(c, os.urandom(30000))
+            vm.serial.expect("echo 30005")
+
+
 REFUSED = [
+    ("-netdev socket,id=a",
+     "-netdev socket,id=a: exactly one of listen=, connect=, mcast= or udp= is required"),
+    ("-netdev socket,id=a,mcast=1.2.3.4:5",
+     "-netdev socket,id=a,mcast=1.2.3.4:5: specified mcastaddr 1.2.3.4 (0x01020304) does not "
+     "contain a multicast address"),
+    ("-netdev socket,id=a,udp=127.0.0.1:5",
+     "-netdev socket,id=a,udp=127.0.0.1:5: localaddr= is mandatory with udp="),
+    ("-netdev socket,id=a,listen=:0,localaddr=:1",
+     "-netdev socket,id=a,listen=:0,localaddr=:1: localaddr= is only valid with mcast= or udp="),
     ("-net nic,model=foo", "Unsupported NIC model: foo"),
     ("-netdev user,id=a,net=foo", "-netdev user,id=a,net=foo: Failed to parse netmask"),
     ("-netdev user,id=a,host=1.2.3.4",
