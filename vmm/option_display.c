@@ -135,7 +135,7 @@ void vnc_config_fini(struct vnc_config *v)
 	*v = (struct vnc_config){0};
 }
 
-/* The last one counts. */
+/* There may be one, and it may be left out again. */
 int option_vnc(struct config *c, const struct option_use *use, struct error *err)
 {
 	static const char *const absent[] = {"tls-creds",	"sasl", "reverse", "audiodev",
@@ -144,14 +144,18 @@ int option_vnc(struct config *c, const struct option_use *use, struct error *err
 	struct vnc_config *v = &c->vnc;
 	int ret;
 
-	vnc_config_fini(v);
 	for (unsigned i = 0; absent[i]; i++)
 		if (opts_has(use->opts, absent[i]))
 			return err_set(err, -EINVAL, "%s= is not available", absent[i]);
 	if (!display)
 		return err_set(err, -EINVAL, "no vnc port specified");
-	if (!strcmp(display, "none"))
+	if (!strcmp(display, "none")) {
+		vnc_config_fini(v);
 		return 0;
+	}
+	if (v->source)
+		return err_set(err, -EEXIST, "there is one VNC server, and %s has described it",
+			       v->source);
 	ret = parse_display(v, display, err);
 	if (ret == 0)
 		ret = parse_rest(v, use->opts, err);

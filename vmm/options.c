@@ -143,8 +143,9 @@ const struct option options[] = {
 	     "         [,dns=addr][,ipv6-dns=addr][,dnssearch=domain][,domainname=domain]\n"
 	     "         [,tftp=dir][,tftp-server-name=name][,bootfile=f][,hostfwd=rule]\n"
 	     "         [,guestfwd=rule]\n"
-	     "-netdev tap,id=str[,fd=h][,ifname=name][,script=file][,downscript=dfile]\n"
-	     "         [,sndbuf=nbytes][,vnet_hdr=on|off][,vhost=off]\n"
+	     "-netdev tap,id=str[,fd=h][,fds=x:y:...:z][,ifname=name][,script=file]\n"
+	     "         "
+	     "[,downscript=dfile][,sndbuf=nbytes][,vnet_hdr=on|off][,queues=n][,vhost=off]\n"
 	     "-netdev socket,id=str,listen=[host]:port|connect=host:port\n"
 	     "         |mcast=maddr:port[,localaddr=addr]|udp=host:port,localaddr=host:port\n"
 	     "-netdev hubport,id=str,hubid=n[,netdev=nd]",

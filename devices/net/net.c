@@ -15,6 +15,7 @@ struct net {
 struct waiting {
 	struct list link;
 	struct net_offload offload;
+	u16 queue;
 	u32 bytes;
 	u8 data[];
 };
@@ -216,6 +217,7 @@ static void enqueue(struct net_end *to, const struct net_frame *f)
 		return;
 	}
 	w->offload = f->offload;
+	w->queue = f->queue;
 	w->bytes = f->bytes;
 	net_frame_copy(f, 0, w->data, f->bytes);
 	list_append(&to->queue, &w->link);
@@ -234,7 +236,7 @@ static void deliver(struct net_end *to, const struct net_frame *f)
 static void deliver_plain(struct net_end *to, const struct net_frame *f)
 {
 	struct iovec iov;
-	struct net_frame plain = {.iov = &iov, .n = 1, .bytes = f->bytes};
+	struct net_frame plain = {.queue = f->queue, .iov = &iov, .n = 1, .bytes = f->bytes};
 	AUTO_FREE u8 *data = NULL;
 
 	if (f->offload.gso != NET_GSO_NONE) {
@@ -277,7 +279,8 @@ static bool deliver_first(struct net_end *to)
 {
 	struct waiting *w = list_entry(to->queue.next, struct waiting, link);
 	struct iovec iov = {w->data, w->bytes};
-	struct net_frame f = {.offload = w->offload, .iov = &iov, .n = 1, .bytes = w->bytes};
+	struct net_frame f = {
+		.offload = w->offload, .queue = w->queue, .iov = &iov, .n = 1, .bytes = w->bytes};
 
 	if (!to->ops->receive(to, &f))
 		return false;

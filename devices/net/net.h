@@ -38,6 +38,7 @@ struct net_offload {
 
 struct net_frame {
 	struct net_offload offload;
+	u16 queue; /* of the sender; keeps the frames of one connection together */
 	const struct iovec *iov;
 	unsigned n;
 	u32 bytes;
@@ -86,6 +87,7 @@ struct net_end {
 	bool keeps_off; /* blocked senders wait for net_flush */
 	bool offloads;	/* [const] frames from and to it may carry offloads */
 	u32 takes;	/* NET_TAKES_... */
+	u16 queues;	/* [const] of a backend with several; 0: one */
 	struct list queue;
 	u64 queued_bytes;
 	u64 dropped;

@@ -18,6 +18,7 @@
 #define LEGACY_DEVICE_ID  0x1000
 #define PCI_CLASS_NETWORK 0x020000
 #define CONFIG_BYTES	  12
+#define VNET_CTRL_SIZE	  64
 
 static struct virtio_net *vnet_of(struct virtio_pci *vp)
 {
@@ -119,6 +120,7 @@ static void vnet_driver_reset(struct virtio_pci *vp)
 	LOCK_SCOPE(&v->lock);
 
 	v->announce_due = false;
+	v->active_pairs = 1;
 	v->guest_offloads = VNET_GUEST_OFFLOADS;
 	v->status &= (u16)~NET_S_ANNOUNCE;
 	memcpy(v->mac, v->nic.mac, sizeof(v->mac));
@@ -136,7 +138,7 @@ static void vnet_config_get(struct virtio_pci *vp, u8 *c)
 
 	memcpy(c, v->mac, ETH_ADDR_BYTES);
 	store_le16(c + 6, v->status);
-	store_le16(c + 8, 1); /* pairs of queues */
+	store_le16(c + 8, v->pairs);
 	store_le16(c + 10, (u16)v->prop_mtu);
 }
 
@@ -206,6 +208,7 @@ static u64 features(const struct virtio_net *v)
 		{v->prop_ctrl_vq && v->prop_ctrl_rx_extra, false, NET_F_CTRL_RX_EXTRA},
 		{v->prop_ctrl_vq && v->prop_announce, false, NET_F_GUEST_ANNOUNCE},
 		{v->prop_ctrl_vq && v->prop_ctrl_mac, false, NET_F_CTRL_MAC_ADDR},
+		{v->prop_ctrl_vq && v->pairs > 1, false, NET_F_MQ},
 	};
 	bool offloads = net_peer_offloads(&v->nic.end);
 	u64 sum = 0;
@@ -251,6 +254,14 @@ static void unwatch_queues(struct virtio_net *v)
 	loop_run_posted(loop); /* offload_call, which is ours */
 }
 
+/* Each of the backend's queues gets a pair. */
+static unsigned count_pairs(const struct virtio_net *v)
+{
+	unsigned queues = v->nic.netdev ? v->nic.netdev->queues : 0;
+
+	return MAX(MIN(queues, (unsigned)VNET_PAIRS), 1u);
+}
+
 static int vnet_init(struct device *dev, struct error *err)
 {
 	struct virtio_net *v = container_of(dev, struct virtio_net, vp.pd.dev);
@@ -260,7 +271,6 @@ static int vnet_init(struct device *dev, struct error *err)
 		.legacy_id = LEGACY_DEVICE_ID,
 		.class_code = PCI_CLASS_NETWORK,
 		.config_bytes = CONFIG_BYTES,
-		.n_queues = v->prop_ctrl_vq ? VNET_QUEUES : VNET_CTRL,
 		.queue_size = (u16)v->prop_rx_size,
 	};
 	int ret = check_size(v, "rx_queue_size", v->prop_rx_size, err);
@@ -277,6 +287,9 @@ static int vnet_init(struct device *dev, struct error *err)
 	mutex_init(&v->lock);
 	v->offload_call.fn = set_offloads;
 	v->nic.end.offloads = true;
+	v->pairs = v->prop_mq ? (u16)count_pairs(v) : 1;
+	v->active_pairs = 1;
+	setup.n_queues = (u16)(2 * v->pairs + v->prop_ctrl_vq);
 	setup.features = features(v);
 	ret = virtio_pci_init(&v->vp, &setup, err);
 	if (ret < 0) {
@@ -284,9 +297,10 @@ static int vnet_init(struct device *dev, struct error *err)
 		nic_fini(&v->nic);
 		return ret;
 	}
-	v->vp.queues[VNET_TX].vq.max_size = (u16)v->prop_tx_size;
+	for (unsigned i = 0; i < v->pairs; i++)
+		v->vp.queues[2 * i + VNET_TX].vq.max_size = (u16)v->prop_tx_size;
 	if (v->prop_ctrl_vq)
-		v->vp.queues[VNET_CTRL].vq.max_size = 64;
+		v->vp.queues[2 * v->pairs].vq.max_size = VNET_CTRL_SIZE;
 	watch_queues(v);
 	return 0;
 }
@@ -324,6 +338,9 @@ static int vnet_state_check(const void *loaded, struct error *err)
 	if (v->status & ~(NET_S_LINK_UP | NET_S_ANNOUNCE))
 		return err_set(err, -EINVAL, "virtio-net: status is 0x%x, expected 0..3",
 			       v->status);
+	if (v->active_pairs > VNET_PAIRS)
+		return err_set(err, -EINVAL, "virtio-net: %u pairs of queues, expected up to %u",
+			       v->active_pairs, VNET_PAIRS);
 	return virtio_pci_state_check(&v->vp, err);
 }
 
@@ -332,6 +349,8 @@ static void vnet_post_load(struct device *dev)
 	struct virtio_net *v = container_of(dev, struct virtio_net, vp.pd.dev);
 
 	virtio_pci_post_load(dev);
+	/* The queues that this card has; 0: saved before there were several. */
+	v->active_pairs = MAX(MIN(v->active_pairs, v->pairs), (u16)1);
 	v->announce_due = true;
 }
 
@@ -360,6 +379,8 @@ static const struct prop vnet_props[] = {
 	PROP(struct virtio_net, prop_ctrl_mac, "ctrl_mac_addr", PROP_KIND_BOOL, "on", "on/off"),
 	PROP(struct virtio_net, prop_ctrl_offloads, "ctrl_guest_offloads", PROP_KIND_BOOL, "on",
 	     "on/off"),
+	PROP(struct virtio_net, prop_mq, "mq", PROP_KIND_BOOL, "off",
+	     "a pair of queues for each of the backend's"),
 	PROP(struct virtio_net, prop_mtu, "host_mtu", PROP_KIND_U32, "0",
 	     "largest packet, told to the driver"),
 	PROP(struct virtio_net, prop_rx_size, "rx_queue_size", PROP_KIND_U32, "256", "256..1024"),
@@ -384,6 +405,7 @@ static const struct state_field vnet_state[] = {
 	STATE_ARRAY(struct virtio_net, macs),
 	STATE_ARRAY(struct virtio_net, vlans),
 	STATE(struct virtio_net, guest_offloads),
+	STATE_OPTIONAL(struct virtio_net, active_pairs), /* absent: one */
 	STATE_END,
 };
 

@@ -8,7 +8,14 @@
 #include <errno.h>
 
 enum { ACK_OK = 0, ACK_ERR = 1 };
-enum { CLASS_RX = 0, CLASS_MAC = 1, CLASS_VLAN = 2, CLASS_ANNOUNCE = 3, CLASS_OFFLOADS = 5 };
+enum {
+	CLASS_RX = 0,
+	CLASS_MAC = 1,
+	CLASS_VLAN = 2,
+	CLASS_ANNOUNCE = 3,
+	CLASS_MQ = 4,
+	CLASS_OFFLOADS = 5
+};
 enum { RX_PROMISC, RX_ALLMULTI, RX_ALLUNI, RX_NOMULTI, RX_NOUNI, RX_NOBCAST };
 enum { MAC_TABLE_SET, MAC_ADDR_SET };
 enum { VLAN_ADD, VLAN_DEL };
@@ -122,6 +129,21 @@ static u8 set_offloads(struct virtio_net *v, u8 command, struct reader *r)
 	return ACK_OK;
 }
 
+/* Section 5.1.6.5.5. */
+static u8 set_pairs(struct virtio_net *v, u8 command, struct reader *r)
+{
+	u8 raw[2];
+	u16 n;
+
+	if (command || !virtio_has(&v->vp, NET_F_MQ) || !take(r, raw, sizeof(raw)))
+		return ACK_ERR;
+	n = load_le16(raw);
+	if (!n || n > v->pairs)
+		return ACK_ERR;
+	v->active_pairs = n;
+	return ACK_OK;
+}
+
 static u8 acknowledge(struct virtio_net *v, u8 command)
 {
 	if (command || !virtio_has(&v->vp, NET_F_GUEST_ANNOUNCE) || !(v->status & NET_S_ANNOUNCE))
@@ -141,6 +163,7 @@ static u8 run(struct virtio_net *v, struct reader *r)
 	case CLASS_MAC: return set_mac(v, header[1], r);
 	case CLASS_VLAN: return set_vlan(v, header[1], r);
 	case CLASS_ANNOUNCE: return acknowledge(v, header[1]);
+	case CLASS_MQ: return set_pairs(v, header[1], r);
 	case CLASS_OFFLOADS: return set_offloads(v, header[1], r);
 	default: return ACK_ERR;
 	}
@@ -164,13 +187,14 @@ static int serve_one(struct virtio_net *v, struct virtq *q)
 	iov_copy_to(c.in.iov, c.in.n, 0, &ack, 1);
 	mem_mark_dirty_iov(q->mem, c.in.iov, c.in.n, 1);
 	virtq_push(q, c.head, 1);
-	v->flush[VNET_CTRL] = true;
+	v->flush[vnet_ctrl_queue(v)] = true;
 	return 1;
 }
 
 void vnet_serve_ctrl(struct virtio_net *v)
 {
-	struct virtq *q = &v->vp.queues[VNET_CTRL].vq;
+	unsigned at = vnet_ctrl_queue(v);
+	struct virtq *q = &v->vp.queues[at].vq;
 	int ret;
 
 	lock_assert(&v->lock);
@@ -182,7 +206,7 @@ void vnet_serve_ctrl(struct virtio_net *v)
 			ret = serve_one(v, q);
 		while (ret > 0);
 		if (ret < 0) {
-			vnet_queue_broke(v, VNET_CTRL);
+			vnet_queue_broke(v, at);
 			return;
 		}
 	} while (virtq_listen(q));

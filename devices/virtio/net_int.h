@@ -6,7 +6,10 @@
 #include "devices/net/nic.h"
 #include "devices/virtio/pci.h"
 
+/* Queue 2 n receives and 2 n + 1 sends, for each pair n; behind the last pair that the
+ * driver knows of comes the control queue (section 5.1.2). */
 enum { VNET_RX = 0, VNET_TX = 1, VNET_CTRL = 2, VNET_QUEUES = 3 };
+#define VNET_PAIRS ((VIRTIO_MAX_QUEUES - 1) / 2)
 
 #define VNET_MACS	  64 /* addresses that the filter knows */
 #define VNET_VLANS	  4096
@@ -37,6 +40,7 @@ enum {
 	NET_F_CTRL_VLAN = 19,
 	NET_F_CTRL_RX_EXTRA = 20,
 	NET_F_GUEST_ANNOUNCE = 21,
+	NET_F_MQ = 22,
 	NET_F_CTRL_MAC_ADDR = 23,
 };
 
@@ -60,9 +64,10 @@ struct virtio_net {
 	bool prop_guest_ecn, prop_guest_ufo, prop_status;	/* [const] */
 	bool prop_ctrl_vq, prop_ctrl_rx, prop_ctrl_rx_extra;	/* [const] */
 	bool prop_ctrl_vlan, prop_ctrl_mac, prop_ctrl_offloads; /* [const] */
-	bool prop_announce;					/* [const] */
+	bool prop_announce, prop_mq;				/* [const] */
+	u16 pairs;						/* [const] of queues */
 	u32 prop_mtu, prop_rx_size, prop_tx_size;		/* [const] */
-	struct vnet_kick kicks[VNET_QUEUES];			/* [main] */
+	struct vnet_kick kicks[VIRTIO_MAX_QUEUES];		/* [main] */
 	struct loop_idle idle;					/* [main] */
 	struct loop_call offload_call;				/* [main] once posted */
 	/* [main] Of one request; a frame sent may lead to one received. */
@@ -71,8 +76,9 @@ struct virtio_net {
 	struct mutex lock;
 	bool offload_posted;		     /* [lock] frames wait until it has run */
 	bool running;			     /* [lock] between start and stop */
-	bool flush[VNET_QUEUES];	     /* [lock] used entries not yet shown */
-	bool stalled;			     /* [lock] the peer takes nothing for now */
+	bool flush[VIRTIO_MAX_QUEUES];	     /* [lock] used entries not yet shown */
+	u32 stalled;			     /* [lock] pairs: the peer takes nothing for now */
+	u16 active_pairs;		     /* [lock] that the driver uses */
 	bool announce_due;		     /* [dev.lock] a snapshot was loaded */
 	u8 mac[ETH_ADDR_BYTES];		     /* [lock] as the driver set it */
 	u16 status;			     /* [lock] */
@@ -89,6 +95,12 @@ struct virtio_net {
 #define VNET_GUEST_OFFLOADS                                                                        \
 	((u64)1 << NET_F_GUEST_CSUM | (u64)1 << NET_F_GUEST_TSO4 | (u64)1 << NET_F_GUEST_TSO6 |    \
 	 (u64)1 << NET_F_GUEST_ECN | (u64)1 << NET_F_GUEST_UFO)
+
+/* Where this driver has its control queue. */
+static inline unsigned vnet_ctrl_queue(const struct virtio_net *v)
+{
+	return virtio_has(&v->vp, NET_F_MQ) ? 2u * v->pairs : VNET_CTRL;
+}
 
 /* net_io.c */
 extern const struct net_ops vnet_end_ops;

@@ -34,6 +34,11 @@ void vnet_queue_broke(struct virtio_net *v, unsigned queue)
 	virtio_pci_queue_broke(&v->vp, queue);
 }
 
+static struct virtq *queue_of(struct virtio_net *v, unsigned pair, unsigned which)
+{
+	return &v->vp.queues[2 * pair + which].vq;
+}
+
 /* --- the guest sends ------------------------------------------------------------------ */
 
 static struct net_offload decode_header(const u8 *h)
@@ -47,7 +52,7 @@ static struct net_offload decode_header(const u8 *h)
 }
 
 /* Send what was popped; odd lengths are dropped, not punished, as a wire would. */
-static void send_chain(struct virtio_net *v, const struct virtq_chain *c)
+static void send_chain(struct virtio_net *v, unsigned pair, const struct virtq_chain *c)
 {
 	struct iovec *iov = c->out.iov;
 	unsigned n = c->out.n;
@@ -66,14 +71,16 @@ static void send_chain(struct virtio_net *v, const struct virtq_chain *c)
 	iov->iov_base = (u8 *)iov->iov_base + header_bytes;
 	iov->iov_len -= header_bytes;
 	f = (struct net_frame){.offload = decode_header(header),
+			       .queue = (u16)pair,
 			       .iov = iov,
 			       .n = n,
 			       .bytes = (u32)(c->out_bytes - vnet_header_bytes(v))};
 	net_send(&v->nic.end, &f);
 }
 
-static int send_one(struct virtio_net *v, struct virtq *q)
+static int send_one(struct virtio_net *v, unsigned pair)
 {
+	struct virtq *q = queue_of(v, pair, VNET_TX);
 	struct virtq_chain c = {.iov = v->out_iov, .room = ARRAY_LEN(v->out_iov)};
 	int ret = virtq_pop(q, &c);
 
@@ -84,40 +91,42 @@ static int send_one(struct virtio_net *v, struct virtq *q)
 		return -EINVAL;
 	}
 	if (c.out_bytes - vnet_header_bytes(v) <= NET_FRAME_MAX)
-		send_chain(v, &c);
+		send_chain(v, pair, &c);
 	virtq_push(q, c.head, 0);
-	v->flush[VNET_TX] = true;
+	v->flush[2 * pair + VNET_TX] = true;
 	return 1;
 }
 
-static void serve_tx(struct virtio_net *v)
+static void serve_tx(struct virtio_net *v, unsigned pair)
 {
 	static const u64 one = 1;
-	struct virtq *q = &v->vp.queues[VNET_TX].vq;
+	struct virtq *q = queue_of(v, pair, VNET_TX);
 	unsigned left = TURN_FRAMES;
+	u32 bit = 1u << pair;
 	int ret = 1;
 
 	lock_assert(&v->lock);
-	v->stalled = false;
+	v->stalled &= ~bit;
 	if (!v->running || !q->running || q->broken)
 		return;
 	do {
 		virtq_quiet(q);
 		ret = 1;
-		while (ret > 0 && left && !v->stalled) {
-			v->stalled = !net_can_send(&v->nic.end);
-			if (!v->stalled)
-				ret = send_one(v, q);
+		while (ret > 0 && left && !(v->stalled & bit)) {
+			if (net_can_send(&v->nic.end))
+				ret = send_one(v, pair);
+			else
+				v->stalled |= bit;
 			left--;
 		}
 		if (ret < 0) {
-			vnet_queue_broke(v, VNET_TX);
+			vnet_queue_broke(v, 2 * pair + VNET_TX);
 			return;
 		}
-		if (v->stalled)
+		if (v->stalled & bit)
 			return; /* kicks stay off until the peer says that it is ready */
 		if (!left) {
-			sys_write(v->vp.queues[VNET_TX].kick_fd, &one, sizeof(one));
+			sys_write(v->vp.queues[2 * pair + VNET_TX].kick_fd, &one, sizeof(one));
 			return;
 		}
 	} while (virtq_listen(q));
@@ -128,13 +137,13 @@ static void vnet_writable(struct net_end *end)
 	struct virtio_net *v = vnet_of(end);
 	bool nested = mutex_held(&v->lock);
 
-	if (!nested)
-		mutex_lock(&v->lock);
 	/* Within our own sending, the loop that sends goes on by itself. */
-	if (v->stalled && !nested)
-		serve_tx(v);
-	if (!nested)
-		mutex_unlock(&v->lock);
+	if (nested)
+		return;
+	LOCK_SCOPE(&v->lock);
+	for (unsigned i = 0; i < v->pairs; i++)
+		if (v->stalled & 1u << i)
+			serve_tx(v, i);
 }
 
 /* --- the guest receives ----------------------------------------------------------------- */
@@ -229,8 +238,9 @@ static int fill_one(struct virtio_net *v, struct virtq *q, const struct net_fram
 }
 
 /* All or nothing: true when the frame went into buffers, or never will. */
-static bool fill_buffers(struct virtio_net *v, struct virtq *q, const struct net_frame *f)
+static bool fill_buffers(struct virtio_net *v, unsigned pair, const struct net_frame *f)
 {
+	struct virtq *q = queue_of(v, pair, VNET_RX);
 	struct filled filled[MAX_BUFFERS];
 	bool mergeable = virtio_has(&v->vp, NET_F_MRG_RXBUF);
 	unsigned n = 0, max = mergeable ? MAX_BUFFERS : 1;
@@ -246,7 +256,7 @@ static bool fill_buffers(struct virtio_net *v, struct virtq *q, const struct net
 		virtq_unpop(q, n);
 		if (ret == -EAGAIN)
 			return false;
-		vnet_queue_broke(v, VNET_RX);
+		vnet_queue_broke(v, 2 * pair + VNET_RX);
 		return true;
 	}
 	if (ret == 0) { /* too long for what the driver gave us: dropped */
@@ -260,7 +270,7 @@ static bool fill_buffers(struct virtio_net *v, struct virtq *q, const struct net
 	}
 	for (unsigned i = 0; i < n; i++)
 		virtq_push(q, filled[i].head, filled[i].bytes);
-	v->flush[VNET_RX] = true;
+	v->flush[2 * pair + VNET_RX] = true;
 	return true;
 }
 
@@ -275,9 +285,18 @@ static bool is_gone(struct virtio_net *v, const struct virtq *q)
 	return !__atomic_load_n(&v->vp.live, __ATOMIC_RELAXED) || q->broken;
 }
 
+/* The pair of the backend's queue, as far as the driver uses so many. */
+static unsigned pair_for(struct virtio_net *v, const struct net_frame *f)
+{
+	unsigned pair = f->queue % v->active_pairs;
+
+	return queue_of(v, pair, VNET_RX)->running ? pair : 0;
+}
+
 static bool receive_locked(struct virtio_net *v, const struct net_frame *f)
 {
-	struct virtq *q = &v->vp.queues[VNET_RX].vq;
+	unsigned pair = pair_for(v, f);
+	struct virtq *q = queue_of(v, pair, VNET_RX);
 	u8 start[18] = {0};
 	bool taken;
 
@@ -288,11 +307,11 @@ static bool receive_locked(struct virtio_net *v, const struct net_frame *f)
 	if (!vnet_wants(v, start, f->bytes))
 		return true;
 	virtq_quiet(q);
-	taken = fill_buffers(v, q, f);
+	taken = fill_buffers(v, pair, f);
 	/* Out of buffers: the driver kicks when it has put in more. */
 	if (!taken && virtq_listen(q)) {
 		virtq_quiet(q);
-		taken = fill_buffers(v, q, f);
+		taken = fill_buffers(v, pair, f);
 		if (!taken)
 			virtq_listen(q);
 	}
@@ -312,15 +331,24 @@ static bool vnet_receive(struct net_end *end, const struct net_frame *f)
 	return taken;
 }
 
+static bool pair_can_receive(struct virtio_net *v, unsigned pair)
+{
+	struct virtq *q = queue_of(v, pair, VNET_RX);
+
+	if (pair && !q->running)
+		return true; /* the first one gets its frames */
+	return is_ready(v, q) ? virtq_has_more(q) || virtq_listen(q) : is_gone(v, q);
+}
+
 static bool vnet_can_receive(struct net_end *end)
 {
 	struct virtio_net *v = vnet_of(end);
-	bool nested = mutex_held(&v->lock), can;
-	struct virtq *q = &v->vp.queues[VNET_RX].vq;
+	bool nested = mutex_held(&v->lock), can = true;
 
 	if (!nested)
 		mutex_lock(&v->lock);
-	can = is_ready(v, q) ? virtq_has_more(q) || virtq_listen(q) : is_gone(v, q);
+	for (unsigned i = 0; i < v->active_pairs && can; i++)
+		can = pair_can_receive(v, i);
 	if (!nested)
 		mutex_unlock(&v->lock);
 	return can;
@@ -338,18 +366,19 @@ void vnet_kicked(struct loop_watch *watch, u32 revents)
 {
 	struct vnet_kick *k = container_of(watch, struct vnet_kick, watch);
 	struct virtio_net *v = k->v;
+	bool receives;
 	u64 count;
 
 	sys_read(watch->fd, &count, sizeof(count));
-	if (k->queue == VNET_RX) {
-		net_flush(&v->nic.end);
-		return;
-	}
-	LOCK_SCOPE(&v->lock);
-	if (k->queue == VNET_TX)
-		serve_tx(v);
-	else
+	mutex_lock(&v->lock);
+	receives = k->queue != vnet_ctrl_queue(v) && k->queue % 2 == VNET_RX;
+	if (k->queue == vnet_ctrl_queue(v))
 		vnet_serve_ctrl(v);
+	else if (!receives)
+		serve_tx(v, k->queue / 2);
+	mutex_unlock(&v->lock);
+	if (receives)
+		net_flush(&v->nic.end);
 }
 
 void vnet_turn_ends(struct loop_idle *idle)

@@ -369,7 +369,8 @@ static int init_function(struct virtio_pci *vp, const struct virtio_setup *setup
 			    &virtio_modern_ops, NULL);
 		virtio_add_capabilities(vp);
 	}
-	ret = pci_msix_init(&vp->pd, VIRTIO_BAR_MSIX, vp->n_queues + 1u, err);
+	if (vp->prop_vectors)
+		ret = pci_msix_init(&vp->pd, VIRTIO_BAR_MSIX, virtio_vectors(vp), err);
 	if (ret < 0)
 		pci_dev_fini(&vp->pd);
 	return ret;
@@ -463,7 +464,7 @@ int virtio_pci_state_check(const struct virtio_pci *loaded, struct error *err)
 
 static void limit_vector(struct virtio_pci *vp, u16 *vector)
 {
-	if (*vector > vp->n_queues)
+	if (*vector >= virtio_vectors(vp))
 		*vector = VIRTIO_NO_VECTOR;
 }
 

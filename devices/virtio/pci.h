@@ -71,6 +71,7 @@ struct virtio_pci {
 	u16 n_queues;		      /* [const] */
 	char *prop_disable_legacy;    /* [const] properties */
 	bool prop_disable_modern;
+	u32 prop_vectors;	     /* most that there are; 0: no MSI-X */
 	bool has_legacy, has_modern; /* [const] */
 	u8 cfg_cap;		     /* [const] place of the configuration access capability */
 	u64 driver_features;	     /* [dev.lock]; [const] while started */
@@ -100,7 +101,9 @@ int virtio_pci_state_check(const struct virtio_pci *loaded, struct error *err);
 	PROP(type, member.prop_disable_legacy, "disable-legacy", PROP_KIND_STR, "auto",            \
 	     "no interface of before 1.0: on, off, auto"),                                         \
 		PROP(type, member.prop_disable_modern, "disable-modern", PROP_KIND_BOOL, "off",    \
-		     "no interface of 1.0 and later")
+		     "no interface of 1.0 and later"),                                             \
+		PROP(type, member.prop_vectors, "vectors", PROP_KIND_U32, "0xffffffff",            \
+		     "most MSI-X vectors, 0: none (default: one for each queue, and one)")
 
 /* To be called by a device's init, reset and fini.  init takes the place on the
  * bus; reset is the machine's, it stops the queues first. */

@@ -44,4 +44,10 @@ void virtio_change_queue(struct virtio_pci *vp, struct virtq *q,
 			 void (*fn)(struct virtq *q, u32 value), u32 value);
 void virtio_update_msix(struct virtio_pci *vp);
 
+/* MSI-X vectors: no more than there is use for. */
+static inline unsigned virtio_vectors(const struct virtio_pci *vp)
+{
+	return MIN(vp->prop_vectors, vp->n_queues + 1u);
+}
+
 #endif

@@ -80,7 +80,7 @@ static u16 load_vector(const u16 *field)
 /* A vector that there is not reads back as "none": section 4.1.5.1.2.1. */
 static void store_vector(struct virtio_pci *vp, u16 *field, u16 vector)
 {
-	if (vector > vp->n_queues)
+	if (vector >= virtio_vectors(vp))
 		vector = VIRTIO_NO_VECTOR;
 	__atomic_store_n(field, vector, __ATOMIC_RELAXED);
 }

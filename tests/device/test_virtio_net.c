@@ -21,7 +21,8 @@
 
 struct driver {
 	struct net_rig r;
-	struct vring_driver q[VNET_QUEUES];
+	struct vring_driver q[2 * VNET_PAIRS + 1];
+	unsigned ctrl; /* the control queue */
 	u64 features;
 };
 
@@ -65,8 +66,8 @@ static void negotiate(struct driver *d, u64 wanted)
 		set_common(d, 12, 4, (u32)(d->features >> 32 * i));
 	}
 	set_common(d, 20, 1, 0xb);
-	for (unsigned i = 0; i < VNET_QUEUES; i++) {
-		u16 size = i == VNET_CTRL ? 64 : SIZE;
+	for (unsigned i = 0; i <= d->ctrl; i++) {
+		u16 size = i == d->ctrl ? 64 : SIZE;
 
 		vring_init(&d->q[i], d->r.fm.m.mem, RING(i), size);
 		set_common(d, 22, 2, i);
@@ -80,16 +81,22 @@ static void negotiate(struct driver *d, u64 wanted)
 	net_rig_run(&d->r);
 }
 
-static void start(struct driver *d, bool offloads, u64 wanted)
+static void start_pairs(struct driver *d, u16 pairs, bool offloads, u64 wanted)
 {
 	memset(d, 0, sizeof(*d));
-	net_rig_init(&d->r, &virtio_net_class, offloads);
+	d->ctrl = pairs > 1 && wanted & (u64)1 << NET_F_MQ ? 2u * pairs : VNET_CTRL;
+	net_rig_init_queues(&d->r, &virtio_net_class, offloads, pairs);
 	pci_write(&d->r.fm, d->r.devfn, 0x10, 4, RIG_IO);
 	pci_write(&d->r.fm, d->r.devfn, 0x14, 4, RIG_MSIX);
 	pci_write(&d->r.fm, d->r.devfn, 0x20, 4, RIG_MEM);
 	pci_write(&d->r.fm, d->r.devfn, 0x24, 4, 0);
 	pci_write(&d->r.fm, d->r.devfn, 0x04, 2, 7);
 	negotiate(d, wanted);
+}
+
+static void start(struct driver *d, bool offloads, u64 wanted)
+{
+	start_pairs(d, 1, offloads, wanted);
 }
 
 static void stop(struct driver *d)
@@ -99,15 +106,22 @@ static void stop(struct driver *d)
 
 #define BIT(n) ((u64)1 << (n))
 
+static void give_buffers_to(struct driver *d, unsigned queue, unsigned n, u32 bytes)
+{
+	struct vring_driver *q = &d->q[queue];
+
+	for (unsigned i = 0; i < n; i++) {
+		u16 slot = q->next_avail % SIZE;
+
+		vring_set_desc(q, slot, BUFFERS + 4096 * slot, bytes, VRING_WRITE);
+		vring_offer(q, slot);
+	}
+	kick(d, queue);
+}
+
 static void give_buffers(struct driver *d, unsigned n, u32 bytes)
 {
-	for (unsigned i = 0; i < n; i++) {
-		u16 slot = d->q[VNET_RX].next_avail % SIZE;
-
-		vring_set_desc(&d->q[VNET_RX], slot, BUFFERS + 4096 * slot, bytes, VRING_WRITE);
-		vring_offer(&d->q[VNET_RX], slot);
-	}
-	kick(d, VNET_RX);
+	give_buffers_to(d, VNET_RX, n, bytes);
 }
 
 /* How many buffers came back since the last call; bytes of the last one. */
@@ -256,10 +270,10 @@ static u8 command(struct driver *d, u8 class, u8 what, const void *data, u32 byt
 	ram(d, DATA)[1] = what;
 	memcpy(ram(d, DATA + 2), data, bytes);
 	ram(d, DATA + 4096)[0] = 0xee;
-	vring_set_desc(&d->q[VNET_CTRL], 0, DATA, 2 + bytes, VRING_NEXT | 1 << 16);
-	vring_set_desc(&d->q[VNET_CTRL], 1, DATA + 4096, 1, VRING_WRITE);
-	vring_offer(&d->q[VNET_CTRL], 0);
-	kick(d, VNET_CTRL);
+	vring_set_desc(&d->q[d->ctrl], 0, DATA, 2 + bytes, VRING_NEXT | 1 << 16);
+	vring_set_desc(&d->q[d->ctrl], 1, DATA + 4096, 1, VRING_WRITE);
+	vring_offer(&d->q[d->ctrl], 0);
+	kick(d, d->ctrl);
 	return ram(d, DATA + 4096)[0];
 }
 
@@ -316,6 +330,60 @@ static void bad_commands_are_refused(void **state)
 	stop(&d);
 }
 
+/* A frame from this queue of the backend: the queue of the card that it came to. */
+static int comes_to(struct driver *d, u16 from)
+{
+	d->r.send_queue = from;
+	net_rig_send(&d->r, NULL, 60, 1);
+	net_rig_run(&d->r);
+	for (unsigned i = 0; i < d->ctrl; i += 2)
+		if (take_used(d, i, NULL))
+			return (int)i;
+	return -1;
+}
+
+static void pairs_of_queues_share_the_work(void **state)
+{
+	static const u8 two[2] = {2}, three[2] = {3}, none[2] = {0};
+	struct driver d;
+
+	start_pairs(&d, 2, false, UINT64_MAX);
+	assert_int_equal(mmio_read(&d.r.fm, RIG_MEM + 0x2008, 2), 2);
+	assert_int_equal(common(&d, 18, 2), 5); /* queues */
+	give_buffers_to(&d, 0, 20, RX_BYTES);
+	give_buffers_to(&d, 2, 20, RX_BYTES);
+	assert_int_equal(comes_to(&d, 1), 0); /* until the driver says otherwise */
+	assert_int_equal(command(&d, 4, 0, three, 2), 1);
+	assert_int_equal(command(&d, 4, 0, none, 2), 1);
+	assert_int_equal(command(&d, 4, 0, two, 2), 0);
+	assert_int_equal(comes_to(&d, 0), 0);
+	assert_int_equal(comes_to(&d, 1), 2);
+	assert_int_equal(comes_to(&d, 2), 0); /* a backend with more than we have */
+	vring_set_desc(&d.q[3], 0, DATA, 112, 0);
+	vring_offer(&d.q[3], 0);
+	kick(&d, 3);
+	assert_int_equal(d.r.got, 1);
+	assert_int_equal(d.r.frames[0].queue, 1);
+	assert_int_equal(take_used(&d, 3, NULL), 1);
+	negotiate(&d, UINT64_MAX); /* another driver begins with one */
+	give_buffers_to(&d, 0, 4, RX_BYTES);
+	assert_int_equal(comes_to(&d, 1), 0);
+	stop(&d);
+}
+
+static void a_driver_that_knows_no_pairs_finds_the_control_queue(void **state)
+{
+	static const u8 two[2] = {2}, zeros[2] = {0};
+	struct driver d;
+
+	start_pairs(&d, 3, false, ~BIT(NET_F_MQ));
+	assert_int_equal(command(&d, 2, 0, zeros, 2), 0);
+	assert_int_equal(command(&d, 4, 0, two, 2), 1);
+	give_buffers(&d, 4, RX_BYTES);
+	assert_int_equal(comes_to(&d, 2), 0);
+	stop(&d);
+}
+
 static void the_driver_hears_of_links_and_loaded_snapshots(void **state)
 {
 	struct state_buf saved = {.data = NULL}, in;
@@ -342,7 +410,7 @@ static void the_driver_hears_of_links_and_loaded_snapshots(void **state)
 
 static void scribble(struct driver *d, struct rng *rng)
 {
-	struct vring_driver *q = &d->q[rng_below(rng, VNET_QUEUES)];
+	struct vring_driver *q = &d->q[rng_below(rng, d->ctrl + 1)];
 
 	for (unsigned i = 0; i < 16; i++)
 		vring_set_desc(q, rng_below(rng, q->size),
@@ -361,10 +429,11 @@ static void any_ring_does_no_harm(void **state)
 	struct driver d;
 
 	assert_int_equal(log_set_file("/dev/null", &(struct error){0}), 0);
-	start(&d, true, UINT64_MAX);
+	start_pairs(&d, 2, true, UINT64_MAX);
 	for (unsigned round = 0; round < 2000; round++) {
+		d.r.send_queue = (u16)rng_below(&rng, 4);
 		scribble(&d, &rng);
-		kick(&d, rng_below(&rng, VNET_QUEUES));
+		kick(&d, rng_below(&rng, d.ctrl + 1));
 		net_rig_send(&d.r, NULL, 14 + rng_below(&rng, 3000), 1);
 		if (common(&d, 20, 1) & VIRTIO_S_NEEDS_RESET && rng_below(&rng, 4) == 0)
 			negotiate(&d, rng_next(&rng));
@@ -387,6 +456,8 @@ int main(void)
 		cmocka_unit_test(offloads_are_offered_with_a_peer_that_has_them),
 		cmocka_unit_test(the_control_queue_sets_the_filter),
 		cmocka_unit_test(bad_commands_are_refused),
+		cmocka_unit_test(pairs_of_queues_share_the_work),
+		cmocka_unit_test(a_driver_that_knows_no_pairs_finds_the_control_queue),
 		cmocka_unit_test(the_driver_hears_of_links_and_loaded_snapshots),
 		cmocka_unit_test(any_ring_does_no_harm),
 	};

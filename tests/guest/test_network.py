@@ -39,7 +39,8 @@ def machine(kernel, *args, **kw):
 
 def card_on(card, backend):
     """Without a boot ROM: it takes its time on a paravirtual KVM."""
-    driver = {"virtio": "virtio-net-pci"}.get(card, card)
+    driver = {"virtio": "virtio-net-pci",
+              "queues": "virtio-net-pci,mq=on,vectors=8"}.get(card, card)
     return ["-netdev", backend + ",id=n0", "-device", driver + ",netdev=n0,romfile="]
 
 
@@ -141,7 +142,8 @@ def test_a_snapshot_keeps_the_card_and_the_network(kernel, card, tmp_path):
 
 def on_tap(kernel, card):
     """Runs in a network namespace of its own."""
-    with machine(kernel, *card_on(card, "tap,ifname=tap7,script=no,downscript=no")) as vm:
+    queues = ",queues=3" if card == "queues" else ""
+    with machine(kernel, *card_on(card, "tap,ifname=tap7,script=no,downscript=no" + queues)) as vm:
         for line in ("ip link set lo up", "ip addr add 10.0.2.2/24 dev tap7",
                      "ip link set tap7 up"):
             subprocess.run(line.split(), check=True)
@@ -155,7 +157,7 @@ def on_tap(kernel, card):
 
 
 @pytest.mark.any_kvm
-@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("card", CARDS + ["queues"])
 def test_a_guest_talks_to_the_host_through_a_tap(kernel, card):
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
     if subprocess.run(unshare + ["test", "-w", "/dev/net/tun"], check=False).returncode:
@@ -256,6 +258,15 @@ REFUSED = [
     ("-netdev tap,id=t,fd=3,script=no",
      "-netdev tap,id=t,fd=3,script=no: ifname=, script=, downscript=, vnet_hdr=, helper=, "
      "queues=, fds=, and vhostfds= are invalid with fd="),
+    ("-netdev tap,id=t,fds=3:4,queues=2",
+     "-netdev tap,id=t,fds=3:4,queues=2: ifname=, script=, downscript=, vnet_hdr=, helper=, "
+     "queues=, and vhostfd= are invalid with fds="),
+    ("-netdev tap,id=t,script=no,queues=99",
+     "-netdev tap,id=t,script=no,queues=99: queues is 99, expected 1..8"),
+    ("-netdev tap,id=t,script=no,vhost=on",
+     "-netdev tap,id=t,script=no,vhost=on: vhost=on is not available: the card is served by "
+     "cowvm"),
+    ("-vnc :50 -vnc :51", "-vnc :51: there is one VNC server, and -vnc :50 has described it"),
     ("-device e1000,netdev=x", "-device e1000,netdev=x: Property 'e1000.netdev' can't find value "
      "'x'"),
     ("-device e1000,mac=zz", "-device e1000,mac=zz: Property 'e1000.mac' doesn't take value 'zz'"),

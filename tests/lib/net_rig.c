@@ -26,6 +26,7 @@ static bool receive(struct net_end *end, const struct net_frame *f)
 	if (r->busy)
 		return false;
 	r->frames[at].bytes = f->bytes;
+	r->frames[at].queue = f->queue;
 	r->frames[at].offload = f->offload;
 	net_frame_copy(f, 0, r->frames[at].data, MIN(f->bytes, (u32)sizeof(r->frames[at].data)));
 	r->got++;
@@ -35,11 +36,13 @@ static bool receive(struct net_end *end, const struct net_frame *f)
 static const struct net_ops peer_ops = {
 	.type = "probe", .can_receive = can_receive, .receive = receive};
 
-void net_rig_init(struct net_rig *r, const struct device_class *cls, bool offloads)
+void net_rig_init_queues(struct net_rig *r, const struct device_class *cls, bool offloads,
+			 u16 queues)
 {
 	static const u32 routing[4] = {RIG_GSI, RIG_GSI, RIG_GSI, RIG_GSI};
-	struct prop_value value = {.name = "netdev", .ptr = &r->peer};
-	struct device_args args = {.values = &value, .n_values = 1};
+	struct prop_value values[] = {{.name = "netdev", .ptr = &r->peer},
+				      {.name = "mq", .text = "on"}};
+	struct device_args args = {.values = values, .n_values = queues > 1 ? 2 : 1};
 	struct error err;
 
 	memset(r, 0, sizeof(*r));
@@ -49,6 +52,7 @@ void net_rig_init(struct net_rig *r, const struct device_class *cls, bool offloa
 	r->fm.m.loop = r->loop;
 	net_end_init(&r->peer, NULL, &peer_ops, "probe");
 	r->peer.offloads = offloads;
+	r->peer.queues = queues;
 	r->peer.takes = offloads ? NET_TAKES_ALL : 0;
 	r->bridge = fake_device(&r->fm, &i440fx_class, NULL, NULL);
 	args.parent = r->bridge;
@@ -58,6 +62,11 @@ void net_rig_init(struct net_rig *r, const struct device_class *cls, bool offloa
 	}
 	r->devfn = ((struct pci_dev *)r->dev)->devfn;
 	pci_bus_set_routing(pci_bus_of(r->bridge), routing);
+}
+
+void net_rig_init(struct net_rig *r, const struct device_class *cls, bool offloads)
+{
+	net_rig_init_queues(r, cls, offloads, 1);
 }
 
 void net_rig_fini(struct net_rig *r)
@@ -96,7 +105,7 @@ void net_rig_send(struct net_rig *r, const u8 *to, u32 bytes, u8 fill)
 {
 	u8 data[10000];
 	struct iovec iov[2] = {{data, 13}, {data + 13, bytes - 13}};
-	struct net_frame f = {.iov = iov, .n = 2, .bytes = bytes};
+	struct net_frame f = {.queue = r->send_queue, .iov = iov, .n = 2, .bytes = bytes};
 
 	assert(bytes >= 14 && bytes <= sizeof(data));
 	memset(data, fill, bytes);

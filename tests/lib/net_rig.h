@@ -19,10 +19,12 @@ struct net_rig {
 	struct device *bridge, *dev;
 	struct net_end peer;
 	u8 devfn;
-	bool busy; /* the peer takes nothing */
+	bool busy;	/* the peer takes nothing */
+	u16 send_queue; /* where frames for the card come from */
 	unsigned got;
 	struct {
 		u32 bytes;
+		u16 queue;
 		struct net_offload offload;
 		u8 data[1600];
 	} frames[RIG_KEPT]; /* frame n at n % RIG_KEPT */
@@ -30,6 +32,9 @@ struct net_rig {
 
 /* A card of the class; `offloads`: as a tap with vnet headers. */
 void net_rig_init(struct net_rig *r, const struct device_class *cls, bool offloads);
+/* With so many queues; if there are several, mq=on. */
+void net_rig_init_queues(struct net_rig *r, const struct device_class *cls, bool offloads,
+			 u16 queues);
 void net_rig_fini(struct net_rig *r);
 /* Let the main loop do what there is to do. */
 void net_rig_run(struct net_rig *r);
