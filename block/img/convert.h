@@ -25,10 +25,7 @@ int convert_run(struct convert *c);
 /* -o help: the options of the format. */
 int convert_help(struct convert *c);
 
-/* Take the name of what we made away: it is not complete. */
-struct image;
-void img_remove_target(const struct image *target);
-/* The same for one that is closed, or could not be opened for want of a passphrase. */
+/* Take the name of a file away, closed by now, that we made: it is not complete. */
 void img_remove_name(struct img *ctx, const char *name);
 
 #endif

@@ -25,6 +25,7 @@ struct run {
 	struct copy copy;
 	struct img_progress progress;
 	bool began; /* progress: signals are taken */
+	bool made;  /* the target is ours to take away */
 	struct create_request req;
 	struct image *target;
 	bool backed; /* -B or -o backing_file */
@@ -324,15 +325,6 @@ static int copy(struct run *r)
 	return copy_run(copy);
 }
 
-void img_remove_target(const struct image *target)
-{
-	const struct image *img = target;
-
-	while (img->below)
-		img = img->below;
-	file_remove(img);
-}
-
 void img_remove_name(struct img *ctx, const char *name)
 {
 	struct open_policy policy = {.format = "file"};
@@ -341,7 +333,7 @@ void img_remove_name(struct img *ctx, const char *name)
 
 	if (image_open(ctx->f, &file, name, &policy, &ignored) < 0)
 		return;
-	img_remove_target(file);
+	file_remove(file);
 	image_close(ctx->f, file);
 }
 
@@ -353,36 +345,31 @@ static int with_target(struct run *r)
 	/* Before there is a target: an empty one looks complete. */
 	img_progress_begin(r->ctx, &r->progress, false);
 	r->began = true;
-	if (!c->skip_create && create_target(r))
-		return IMG_ERROR;
-	if (!c->skip_create && open_created(r)) {
-		img_remove_name(r->ctx, r->c->target);
-		return IMG_ERROR;
-	}
-	if (c->skip_create && open_existing(r))
-		return IMG_ERROR;
-	if (c->bitmaps && check_bitmap_target(r)) {
-		if (!c->skip_create)
-			img_remove_target(r->target);
-		return IMG_ERROR;
-	}
+	code = c->skip_create ? IMG_OK : create_target(r);
+	if (code != IMG_OK)
+		return code;
+	r->made = !c->skip_create;
+	code = r->made ? open_created(r) : open_existing(r);
+	if (code == IMG_OK && c->bitmaps)
+		code = check_bitmap_target(r);
+	if (code != IMG_OK)
+		return code;
 	img_progress_show(&r->progress, c->progress);
 	code = copy(r);
 	if (code == IMG_OK && c->bitmaps)
 		code = copy_bitmaps(r);
-	if (code != IMG_OK && !c->skip_create)
-		img_remove_target(r->target);
 	return code;
 }
 
-/* What is written last may be what the disk has no room for. */
-static int close_target(struct run *r, int code)
+/* What we made and could not fill or close: what is written last may be what the disk
+ * has no room for. */
+static void take_away(struct run *r)
 {
-	int closed = img_close(r->ctx, r->target, code);
+	const char *data = opts_get(&r->req.options, "data_file");
 
-	if (code == IMG_OK && closed != IMG_OK && !r->c->skip_create)
-		img_remove_name(r->ctx, r->c->target);
-	return closed;
+	img_remove_name(r->ctx, r->c->target);
+	if (data)
+		img_remove_name(r->ctx, data);
 }
 
 int convert_run(struct convert *c)
@@ -401,7 +388,9 @@ int convert_run(struct convert *c)
 	if (code == IMG_OK)
 		code = with_target(&r);
 	if (r.target)
-		code = close_target(&r, code);
+		code = img_close(r.ctx, r.target, code);
+	if (code != IMG_OK && r.made)
+		take_away(&r);
 	if (r.began) /* not before: closing writes the tables that make it an image */
 		img_progress_end(&r.progress, code == IMG_OK);
 	close_sources(&r);

@@ -1,4 +1,7 @@
 """Passphrases, asked for on the terminal."""
+import os
+import signal
+
 import pexpect
 import pytest
 
@@ -87,3 +90,14 @@ def test_convert_without_terminal_leaves_nothing_readable(tmp_path):
     done = cowimg("convert", "-o", "encryption", "-O", "qcow2", tmp_path / "a", tmp_path / "b",
                   ok=(1,))
     assert "Parameter 'encrypt.key-secret' is required for cipher" in done.stdout
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_the_question_for_a_fresh_image_leaves_nothing(tmp_path, stop):
+    cowimg("create", "-q", "-f", "qcow2", tmp_path / "a", "1M")
+    for line in ("convert -o encryption -O qcow2 a b", "create -q -f luks b 1M"):
+        child = spawn(*line.split(), cwd=tmp_path)
+        child.expect_exact("password: ")
+        os.kill(child.pid, stop)
+        finish(child, 1)
+        assert not (tmp_path / "b").exists()

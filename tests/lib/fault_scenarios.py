@@ -33,6 +33,11 @@ class ConvertEncrypted(Convert):
     kind = ("encrypt.key-secret=s",)
 
 
+class ConvertDataFile(Convert):
+    """What is in the data file alone would look like the whole disk."""
+    options = ["-o", "data_file=data.img,data_file_raw=on"]
+
+
 class ConvertRaw(Convert):
     @property
     def args(self):
@@ -400,7 +405,8 @@ class Repair(Scenario):
         return self.show("top.img")
 
 
-COPIES = [Convert, ConvertCompressed, ConvertEncrypted, ConvertRaw, ConvertInto, Extract, Dd, DdRaw]
+COPIES = [Convert, ConvertCompressed, ConvertEncrypted, ConvertDataFile, ConvertRaw, ConvertInto,
+          Extract, Dd, DdRaw]
 CREATIONS = [CreatePlain, CreateFull, CreateSubclusters, CreateOverlay, CreateLuks, CreateDataFile,
              CreateRawFull, CreateLuksFile]
 LAYERS = [Commit, CommitSubclusters, Rebase, RebaseAway, StreamedData, Subclusters, BenchWrite,
