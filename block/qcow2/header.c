@@ -71,13 +71,28 @@ static u64 incompatible(const struct qcow2 *q)
 	return q->version == 2 ? 0 : be64_get(q->head.incompatible);
 }
 
-/* Copies n bytes as a string, with what cannot be printed replaced. */
-static char *copy_text(const u8 *text, u64 n)
+/* Copy n bytes as a string, NULL if there are none, into the place of another. */
+static int copy_text(char **to, const u8 *text, u64 n, struct error *err)
 {
-	char *s = xalloc(n + 1);
+	free(*to);
+	*to = n ? try_alloc(n + 1) : NULL;
+	if (n && !*to)
+		return err_set(err, -ENOMEM, "Could not allocate the header");
+	if (n)
+		memcpy(*to, text, n);
+	return 0;
+}
 
-	memcpy(s, text, n);
-	return s;
+static int take_features(struct qcow2 *q, const u8 *data, u32 bytes, struct error *err)
+{
+	free(q->features);
+	q->feature_count = 0;
+	q->features = try_alloc(bytes);
+	if (!q->features)
+		return err_set(err, -ENOMEM, "Could not allocate the header");
+	q->feature_count = bytes / sizeof(*q->features);
+	memcpy(q->features, data, q->feature_count * sizeof(*q->features));
+	return 0;
 }
 
 static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, struct error *err)
@@ -87,19 +102,9 @@ static int one_extension(struct qcow2 *q, u32 type, const u8 *data, u32 bytes, s
 		if (bytes > 15)
 			return err_set(err, -EINVAL,
 				       "ERROR: ext_backing_format: len=%u too large (>=16)", bytes);
-		free(q->img.backing_format);
-		q->img.backing_format = bytes ? copy_text(data, bytes) : NULL;
-		return 0;
-	case EXT_FEATURE_NAMES:
-		free(q->features);
-		q->feature_count = bytes / sizeof(*q->features);
-		q->features = xalloc(bytes);
-		memcpy(q->features, data, q->feature_count * sizeof(*q->features));
-		return 0;
-	case EXT_DATA_FILE:
-		free(q->data_name);
-		q->data_name = bytes ? copy_text(data, bytes) : NULL;
-		return 0;
+		return copy_text(&q->img.backing_format, data, bytes, err);
+	case EXT_FEATURE_NAMES: return take_features(q, data, bytes, err);
+	case EXT_DATA_FILE: return copy_text(&q->data_name, data, bytes, err);
 	case EXT_BITMAPS:
 		if (bytes != sizeof(q->bitmaps))
 			return err_set(err, -EINVAL, "bitmaps_ext: Invalid extension length");
@@ -146,9 +151,7 @@ static int read_backing_name(struct qcow2 *q, const u8 *head, struct error *err)
 		return err_set(err, -EINVAL, "Backing file name too long");
 	if (hoff > q->cluster_bytes || bytes > q->cluster_bytes - hoff)
 		return err_set(err, -EINVAL, "Invalid backing file offset");
-	if (bytes)
-		q->img.backing_name = copy_text(head + hoff, bytes);
-	return 0;
+	return copy_text(&q->img.backing_name, head + hoff, bytes, err);
 }
 
 /* The rest of the header cluster.  Extensions end where the name begins. */
