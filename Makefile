@@ -220,6 +220,7 @@ CORE := \
 	vmm/core/kvm_state.o \
 	vmm/core/mem.o \
 	vmm/core/mem_host.o \
+	vmm/core/paging.o \
 	vmm/core/state.o \
 	vmm/core/uffd.o \
 	vmm/core/vcpu.o \
@@ -346,10 +347,12 @@ VMM := \
 	vmm/daemon.o \
 	vmm/device_help.o \
 	vmm/drives.o \
+	vmm/info_apic.o \
 	vmm/info_block.o \
 	vmm/info_cpu.o \
 	vmm/info_machine.o \
 	vmm/info_net.o \
+	vmm/info_paging.o \
 	vmm/machine.o \
 	vmm/medium.o \
 	vmm/memory.o \
@@ -406,6 +409,7 @@ UNIT_TESTS := \
 	test_monitor \
 	test_net \
 	test_options \
+	test_paging \
 	test_qcow2_amend \
 	test_qcow2_bitmap \
 	test_qcow2_datafile \

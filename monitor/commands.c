@@ -100,9 +100,31 @@ INFO(pci)
 INFO(qtree)
 INFO(irq)
 INFO(chardev)
+INFO(memdev)
 INFO(memory_size)
 INFO(mice)
 INFO(vnc)
+
+#define INFO_CPU(what)                                                                             \
+	static int cmd_info_##what(struct cmd_ctx *ctx, const struct cmd_args *a,                  \
+				   struct error *err)                                              \
+	{                                                                                          \
+		u64 cpu = a->given[0] ? a->number[0] : *ctx->cpu;                                  \
+                                                                                                   \
+		if (cpu >= vm_cpus(ctx->vm))                                                       \
+			return err_set(err, -EINVAL, "CPU#%llu not available",                     \
+				       (unsigned long long)cpu);                                   \
+		return vm_info_##what(ctx->vm, (u32)cpu, ctx->out, err);                           \
+	}
+
+INFO_CPU(lapic)
+INFO_CPU(mem)
+INFO_CPU(tlb)
+
+static int cmd_info_pic(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
+{
+	return vm_info_pic(ctx->vm, ctx->out, err);
+}
 
 static int cmd_info_balloon(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
@@ -158,6 +180,11 @@ const struct cmd hmp_info_commands[] = {
 	{"history", "", "", "show the command line history", cmd_info_history, NULL},
 	{"irq", "", "", "show the interrupts statistics", cmd_info_irq, NULL},
 	{"kvm", "", "", "show KVM information", cmd_info_kvm, NULL},
+	{"lapic", "l?", "[apic-id]",
+	 "show local apic state (apic-id: local apic to read, default is which of current CPU)",
+	 cmd_info_lapic, NULL},
+	{"mem", "", "", "show the active virtual memory mappings", cmd_info_mem, NULL},
+	{"memdev", "", "", "show memory backends", cmd_info_memdev, NULL},
 	{"memory_size_summary", "", "",
 	 "show the amount of initially allocated and present hotpluggable (if enabled) memory in "
 	 "bytes.",
@@ -167,6 +194,7 @@ const struct cmd hmp_info_commands[] = {
 	{"name", "", "", "show the current VM name", cmd_info_name, NULL},
 	{"network", "", "", "show the network state", cmd_info_network, NULL},
 	{"pci", "", "", "show PCI info", cmd_info_pci, NULL},
+	{"pic", "", "", "show PIC state", cmd_info_pic, NULL},
 	{"qtree", "", "", "show device tree", cmd_info_qtree, NULL},
 	{"registers", "-a l?", "[-a|vcpu]",
 	 "show the cpu registers (-a: show register info for all cpus; vcpu: specific vCPU to "
@@ -177,6 +205,7 @@ const struct cmd hmp_info_commands[] = {
 	 cmd_info_snapshot_job, NULL},
 	{"snapshots", "", "", "show the currently saved VM snapshots", cmd_info_snapshots, NULL},
 	{"status", "", "", "show the current VM status (running|paused)", cmd_info_status, NULL},
+	{"tlb", "", "", "show virtual to physical memory mappings", cmd_info_tlb, NULL},
 	{"usernet", "", "", "show user network stack connection states", cmd_info_usernet, NULL},
 	{"uuid", "", "", "show the current VM UUID", cmd_info_uuid, NULL},
 	{"version", "", "", "show the version of cowvm", cmd_info_version, NULL},

@@ -86,8 +86,13 @@ void vm_info_mtree(struct vm *vm, struct printer *p);
 void vm_info_pci(struct vm *vm, struct printer *p);
 void vm_info_qtree(struct vm *vm, struct printer *p);
 void vm_info_irq(struct vm *vm, struct printer *p);
+int vm_info_lapic(struct vm *vm, u32 cpu, struct printer *p, struct error *err);
+int vm_info_pic(struct vm *vm, struct printer *p, struct error *err);
+int vm_info_mem(struct vm *vm, u32 cpu, struct printer *p, struct error *err);
+int vm_info_tlb(struct vm *vm, u32 cpu, struct printer *p, struct error *err);
 void vm_info_chardev(struct vm *vm, struct printer *p);
 void vm_info_memory_size(struct vm *vm, struct printer *p);
+void vm_info_memdev(struct vm *vm, struct printer *p);
 int vm_info_balloon(struct vm *vm, struct printer *p, struct error *err);
 /* Ask the guest to make do with this much memory. */
 int vm_balloon(struct vm *vm, u64 bytes, struct error *err);

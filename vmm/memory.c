@@ -10,6 +10,20 @@ void vm_info_memory_size(struct vm *vm, struct printer *p)
 		 (unsigned long long)vm->config->ram_bytes);
 }
 
+void vm_info_memdev(struct vm *vm, struct printer *p)
+{
+	static const char *const words[] = {"false", "true"};
+	const struct config *c = vm->config;
+
+	print_to(p,
+		 "memory backend: pc.ram\n  size:  %llu\n  merge: %s\n  dump: %s\n"
+		 "  prealloc: %s\n  share: %s\n",
+		 (unsigned long long)c->ram_bytes, words[c->mem_merge], words[!c->mem_no_core],
+		 words[c->mem_prealloc], words[c->mem_path != NULL]);
+	if (c->mem_path)
+		print_to(p, "  mem-path: %s\n", c->mem_path);
+}
+
 static int find_balloon(struct vm *vm, struct device **out, struct error *err)
 {
 	*out = balloon_find(&vm->machine);

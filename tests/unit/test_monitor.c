@@ -178,6 +178,20 @@ int vm_info_registers(struct vm *vm, u32 cpu, bool all, struct printer *p, struc
 	return 0;
 }
 
+#define INFO_OF_CPU(what)                                                                          \
+	int vm_info_##what(struct vm *vm, u32 cpu, struct printer *p, struct error *err)           \
+	{                                                                                          \
+		print_to(p, #what " of %u\n", cpu);                                                \
+		return 0;                                                                          \
+	}
+INFO_OF_CPU(lapic)
+INFO_OF_CPU(mem)
+INFO_OF_CPU(tlb)
+int vm_info_pic(struct vm *vm, struct printer *p, struct error *err)
+{
+	return 0;
+}
+
 int vm_info_block(struct vm *vm, bool nodes, bool verbose, const char *device, struct printer *p,
 		  struct error *err)
 {
@@ -495,6 +509,7 @@ static void runs_commands_and_aliases(void **state)
 	answer_is(&x, "info block -v ide0-hd0", "block n=0 v=1 ide0-hd0\n");
 	answer_is(&x, "info block nosuch", "Error: Device 'nosuch' not found\n");
 	answer_is(&x, "info registers -a", "registers of 0 and all\n");
+	answer_is(&x, "info lapic 99", "Error: CPU#99 not available\n");
 	answer_is(&x, "cpu 1", "");
 	answer_is(&x, "info cpus", "current 1\n");
 	answer_is(&x, "nmi", "");

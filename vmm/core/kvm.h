@@ -37,6 +37,8 @@ extern const struct bus_doorbell_ops kvm_pio_doorbell_ops, kvm_mmio_doorbell_ops
 /* PIC x2, IOAPIC and PIT back to their power-on state.  vCPUs paused, and lines of
  * devices lowered by their own reset before. */
 int kvm_irqchip_reset(struct kvm *kvm);
+struct kvm_irqchip;
+int kvm_get_irqchip(struct kvm *kvm, struct kvm_irqchip *chip); /* the one of its chip_id */
 
 /* Saved state of the interrupt controllers, the timer and kvmclock, which stands.
  * As with vCPUs: decode, then put in place; free() the image. */

@@ -193,6 +193,11 @@ static int keep_power_on_state(struct kvm *kvm, struct error *err)
 	return ret < 0 ? err_set_errno(err, ret, "KVM_GET_PIT2") : 0;
 }
 
+int kvm_get_irqchip(struct kvm *kvm, struct kvm_irqchip *chip)
+{
+	return sys_ioctl(kvm->vm_fd, KVM_GET_IRQCHIP, chip);
+}
+
 int kvm_irqchip_init(struct kvm *kvm, struct error *err)
 {
 	/* Port 0x61 is answered, too (speaker data bit, refresh, channel 2). */

@@ -70,6 +70,7 @@ int vcpu_set_regs(struct vcpu *vcpu, const struct kvm_regs *regs);
 int vcpu_get_sregs(struct vcpu *vcpu, struct kvm_sregs *sregs);
 int vcpu_set_sregs(struct vcpu *vcpu, const struct kvm_sregs *sregs);
 int vcpu_get_fpu(struct vcpu *vcpu, struct kvm_fpu *fpu);
+int vcpu_get_lapic(struct vcpu *vcpu, struct kvm_lapic_state *lapic);
 /* Guest virtual to physical by the vCPU's page tables; -EFAULT. */
 int vcpu_translate(struct vcpu *vcpu, u64 gva, u64 *gpa);
 int vcpu_nmi(struct vcpu *vcpu); /* paused */

@@ -264,6 +264,11 @@ int vcpu_get_fpu(struct vcpu *vcpu, struct kvm_fpu *fpu)
 	return 0;
 }
 
+int vcpu_get_lapic(struct vcpu *vcpu, struct kvm_lapic_state *lapic)
+{
+	return sys_ioctl(vcpu->fd, KVM_GET_LAPIC, lapic);
+}
+
 int vcpu_translate(struct vcpu *vcpu, u64 gva, u64 *gpa)
 {
 	struct kvm_translation t = {.linear_address = gva};
