@@ -173,10 +173,13 @@ static int write_zeros(struct fiber *f, struct copy *c, u64 pos, u64 bytes)
 	return image_zero(f, c->target, pos, bytes, c->sparse_bytes ? ZERO_MAY_UNMAP : 0);
 }
 
-/* The runs of one chunk; the last one of data goes out on this fiber. */
+/* The runs of one chunk; the last one of data goes out on this fiber.  The first chunk
+ * keeps its turn to the end: it makes tables that the others need, and who came before
+ * they are there would take room for the same, so that the file depended on timing. */
 static int write_data(struct fiber *f, struct worker *w)
 {
 	struct copy *c = w->c;
+	bool first = w->chunk.seq == 0;
 	struct image_transfer t = {
 		.fn = c->compress ? qcow2_write_compressed : image_write, .img = c->target, .n = 1};
 	struct image_group group;
@@ -196,7 +199,8 @@ static int write_data(struct fiber *f, struct worker *w)
 		if (zero) {
 			ret = write_zeros(f, c, t.offset, t.bytes);
 		} else if (end == w->chunk.bytes && !group.pending) {
-			pass_turn(c, w->chunk.seq);
+			if (!first)
+				pass_turn(c, w->chunk.seq);
 			ret = image_transfer(f, &t);
 		} else {
 			image_group_add(f, &group, &t);
@@ -207,8 +211,10 @@ static int write_data(struct fiber *f, struct worker *w)
 	/* They begin before anybody who is runnable now can take the turn. */
 	if (group.pending)
 		fiber_yield(f);
-	pass_turn(c, w->chunk.seq);
+	if (!first)
+		pass_turn(c, w->chunk.seq);
 	group_ret = image_group_wait(f, &group);
+	pass_turn(c, w->chunk.seq);
 	return ret < 0 ? ret : group_ret;
 }
 

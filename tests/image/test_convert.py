@@ -98,6 +98,17 @@ def chain(tmp_path, source):
     return middle, top
 
 
+@pytest.mark.parametrize("cluster", ["64k", "2M"])
+def test_a_file_depends_on_what_is_in_it_and_not_on_timing(source, tmp_path, cluster):
+    files = [tmp_path / str(n) for n in range(5)]
+    o = ["-f", "raw", "-O", "qcow2", "-o", "cluster_size=" + cluster]
+    for file in files:
+        cowimg("convert", *o, source, file)
+    qemu_img("convert", *o, source, tmp_path / "theirs")
+    assert all(file.read_bytes() == files[0].read_bytes() for file in files)
+    assert files[0].stat().st_size <= (tmp_path / "theirs").stat().st_size
+
+
 def test_chains_are_flattened_or_kept(source, tmp_path):
     middle, top = chain(tmp_path, source)
     flat, kept, theirs = (tmp_path / n for n in ("flat", "kept", "theirs"))
