@@ -617,7 +617,7 @@ check-unit: $(TEST_BINS)
 # The long form of the power-cut tests: more seeds, more reorderings.
 .PHONY: check-crash
 check-crash: $(CRASH_BINS)
-	@set -e; export COWVM_CRASH_ROUNDS=$(or $(ROUNDS),20); \
+	@set -e; export COWVM_CRASH_ROUNDS=$(or $(ROUNDS),8); \
 		for t in $(CRASH_BINS); do echo "== $$t"; $$t; done
 
 # Machines killed in the middle of snapshots, for longer than `make check` does it.
