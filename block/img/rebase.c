@@ -124,8 +124,9 @@ static int skip_same(struct fiber *f, struct chunk *c)
 	struct rebase *r = c->r;
 	struct image *new = r->fresh ? r->fresh : r->kept;
 	struct same s = {
-		.a = {c->old_zero ? NULL : r->overlay->backing, c->goff, c->old_map, c->old_data},
-		.b = {c->new_zero ? NULL : new, c->goff, c->new_map, c->new_data},
+		.a = {c->old_zero ? NULL : r->overlay->backing, c->goff, c->old_map, c->old_data,
+		      0},
+		.b = {c->new_zero ? NULL : new, c->goff, c->new_map, c->new_data, 0},
 		.bytes = c->bytes,
 	};
 	int ret = same_compare(f, &s);
