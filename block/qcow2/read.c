@@ -22,20 +22,29 @@ struct reading {
 	struct image_group group;
 };
 
-/* From the file; zeros beyond the end of a device. */
+/* Beyond the end of a device there are zeros. */
+static int read_short(struct fiber *f, struct image *file, u64 hoff, const struct iovec *iov,
+		      unsigned n)
+{
+	u64 bytes = iov_bytes(iov, n), have = hoff < file->bytes ? file->bytes - hoff : 0;
+	struct image_transfer t = {
+		.fn = image_read, .img = file, .offset = hoff, .iov = iov, .n = n, .bytes = have};
+
+	iov_zero(iov, n, have, bytes - have);
+	return have ? image_transfer(f, &t) : 0;
+}
+
 static int read_file(struct fiber *f, struct image *file, u64 hoff, const struct iovec *iov,
 		     unsigned n)
 {
-	u64 bytes = iov_bytes(iov, n), have;
-	struct image_transfer t = {
-		.fn = image_read, .img = file, .offset = hoff, .iov = iov, .n = n};
+	u64 bytes;
 
-	if (likely(file->grows || (bytes <= file->bytes && hoff <= file->bytes - bytes)))
+	if (likely(file->grows))
 		return image_read(f, file, hoff, iov, n);
-	have = hoff < file->bytes ? file->bytes - hoff : 0;
-	iov_zero(iov, n, have, bytes - have);
-	t.bytes = have;
-	return have ? image_transfer(f, &t) : 0;
+	bytes = iov_bytes(iov, n);
+	if (bytes <= file->bytes && hoff <= file->bytes - bytes)
+		return image_read(f, file, hoff, iov, n);
+	return read_short(f, file, hoff, iov, n);
 }
 
 /* How to fetch an extent that starts `skip` bytes into the request; false: it
@@ -136,15 +145,23 @@ static int read_extents(struct fiber *f, struct reading *r)
 static int read_sectors(struct fiber *f, struct image *img, u64 goff, const struct iovec *iov,
 			unsigned n)
 {
-	struct reading r = {
-		.q = to_qcow2(img), .iov = iov, .n = n, .goff = goff, .bytes = iov_bytes(iov, n)};
+	struct qcow2 *q = to_qcow2(img);
+	u64 bytes = iov_bytes(iov, n);
 	struct io_track io;
+	struct extent e;
 	int ret;
 
-	if (!r.bytes)
+	if (!bytes)
 		return 0;
-	io_begin(r.q, &io);
-	ret = read_extents(f, &r);
+	io_begin(q, &io);
+	ret = l2_map(f, q, goff, bytes, &e);
+	if (ret == 0 && e.kind == EXTENT_DATA && e.bytes == bytes && !q->crypt.method) {
+		ret = read_file(f, q->data, e.hoff, iov, n);
+	} else if (ret == 0) {
+		struct reading r = {.q = q, .iov = iov, .n = n, .goff = goff, .bytes = bytes};
+
+		ret = read_extents(f, &r);
+	}
 	io_end(&io);
 	return ret;
 }

@@ -141,6 +141,14 @@ class Files:
     def make_empty_qcow2(self, path):
         run(REFERENCE, "create", "-q", "-f", "qcow2", path, "%dM" % self.mib)
 
+    def make_wide_qcow2(self, path):
+        """A TiB with four clusters in each of its 2048 L2 tables, 128 MiB of them, in
+        random order: what a cache of tables does not hold."""
+        run(REFERENCE, "create", "-q", "-f", "qcow2", path, "1T")
+        clusters = [(table << 13) + n * 2048 for table in range(2048) for n in range(4)]
+        random.Random(4).shuffle(clusters)
+        self.write_clusters(path, clusters)
+
     def make_huge_qcow2(self, path):
         run(REFERENCE, "create", "-q", "-f", "qcow2", path, "64T")
 
@@ -166,6 +174,13 @@ def scattered(name, depth=1, count=20000, cache="writeback"):
     """Reads of 4 KiB that come everywhere in turn."""
     return lambda f: ["bench", "-f", "qcow2", "-t", cache, "-c", count, "-s", 4096, "-S",
                       4096 * 7919, "-d", depth, f[name]]
+
+
+def scattered_wide(depth, count=20000):
+    """Of clusters that are there, each in another L2 table than the one before."""
+    step = 2 * (512 << 20) - (128 << 20)
+    return lambda f: ["bench", "-f", "qcow2", "-t", "writeback", "-c", count, "-s", 4096, "-S",
+                      step, "-d", depth, f["wide.qcow2"]]
 
 
 def writes(name, depth, step, cache="unsafe"):
@@ -220,6 +235,9 @@ ROWS = [
     ("read chain 64", scattered("chain-64"), "<= 0.75"),
     ("convert chain 64", convert("chain-64", "raw"), "<= 0.5"),
     ("read depth 32", scattered("fs.qcow2", 32), "<= 0.75"),
+    ("read fragmented depth 32", scattered("frag.qcow2", 32), "<= 0.75"),
+    ("read wide depth 1", scattered_wide(1), "<= 0.75"),
+    ("read wide depth 32", scattered_wide(32), "<= 0.75"),
     ("direct read depth 1", scattered("fs.qcow2", 1, 2000, "none"), "<= 0.75"),
     ("direct read depth 32", scattered("fs.qcow2", 32, 20000, "none"), "<= 0.75"),
     ("write in place depth 1", writes("fs.qcow2", 1, 4096 * 7919), "<= 0.75"),

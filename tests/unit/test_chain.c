@@ -6,6 +6,7 @@
 #include "block/blk.h"
 #include "block/driver.h"
 #include "block/file.h"
+#include "block/graph.h"
 #include "block/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -286,12 +287,128 @@ static void writes_of_a_snapshot_drive_are_gone_when_it_is_closed(void **state)
 	folder_remove(&d);
 }
 
+/* --- what is remembered of a chain ------------------------------------------------------ */
+
+#define LAYERS	8
+#define CLUSTER (64 * KiB)
+
+static void write_byte(struct fiber *f, struct image *img, u64 goff, u8 value)
+{
+	u8 b[512];
+
+	memset(b, value, sizeof(b));
+	assert_int_equal(image_pwrite(f, img, goff, b, sizeof(b)), 0);
+}
+
+/* 0.qcow2 is the lowest; it and number 3 have a cluster. */
+static struct image *open_layers(struct fiber *f, struct folder *d)
+{
+	struct open_policy policy = {.writable = true, .format = "qcow2"};
+	char name[24], below[24] = "";
+
+	for (unsigned i = 0; i < LAYERS; i++) {
+		struct image *img;
+
+		snprintf(name, sizeof(name), "%u.qcow2", i);
+		make_qcow2(f, in(d, name), MiB, i ? below : NULL, i ? "qcow2" : NULL);
+		img = open_ok(f, in(d, name), &policy);
+		if (i == 0 || i == 3)
+			write_byte(f, img, i * CLUSTER, (u8)(i + 1));
+		assert_int_equal(image_close(f, img), 0);
+		strcpy(below, name);
+	}
+	return open_ok(f, in(d, name), &policy);
+}
+
+static struct image *nth_below(struct image *img, unsigned n)
+{
+	while (n--)
+		img = img->backing;
+	return img;
+}
+
+static void expect_layers(struct fiber *f, struct image *top, u8 first, u8 second)
+{
+	for (unsigned i = 0; i < 3; i++) { /* asked for, remembered, recalled */
+		assert_int_equal(byte_at(f, top, 0), first);
+		assert_int_equal(byte_at(f, top, 3 * CLUSTER), second);
+		assert_int_equal(byte_at(f, top, 5 * CLUSTER), 0);
+	}
+}
+
+static void change_layers(struct fiber *f, void *arg)
+{
+	struct folder d;
+	struct image *top, *fifth;
+	struct error err;
+
+	folder_make(&d);
+	top = open_layers(f, &d);
+	expect_layers(f, top, 1, 4);
+	fifth = nth_below(top, LAYERS - 1 - 5);
+	assert_int_equal(image_set_writable(f, fifth, true, &err), 0);
+	write_byte(f, fifth, 0, 9);
+	expect_layers(f, top, 9, 4);
+	write_byte(f, fifth, 3 * CLUSTER, 8);
+	expect_layers(f, top, 9, 8);
+	assert_int_equal(image_set_writable(f, fifth, false, &err), 0);
+	expect_layers(f, top, 9, 8);
+	assert_int_equal(image_cut_chain(f, top, fifth->backing), 0);
+	expect_layers(f, top, 1, 4);
+	write_byte(f, top, 0, 7);
+	expect_layers(f, top, 7, 4);
+	assert_int_equal(image_cut_chain(f, top, NULL), 0);
+	expect_layers(f, top, 7, 0);
+	assert_int_equal(image_close(f, top), 0);
+	folder_remove(&d);
+}
+
+static void a_chain_that_changes_is_read_as_it_is(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, change_layers, NULL), 0);
+}
+
+/* --- room ahead --------------------------------------------------------------------------- */
+
+static void write_scattered(struct fiber *f, void *arg)
+{
+	struct open_policy policy = {.writable = true, .format = "qcow2"};
+	struct image *img;
+	struct folder d;
+	struct stat st;
+
+	folder_make(&d);
+	make_qcow2(f, in(&d, "disk.qcow2"), 16 * MiB, NULL, NULL);
+	img = open_ok(f, in(&d, "disk.qcow2"), &policy);
+	for (u64 i = 0; i < 100; i++)
+		write_byte(f, img, i * CLUSTER + 512 * (i % 100), (u8)(i + 1));
+	assert_int_equal(stat(d.path, &st), 0);
+	assert_true((u64)st.st_size > 106 * CLUSTER); /* 5 clusters of metadata, an L2 table */
+	assert_int_equal(image_close(f, img), 0);
+	assert_int_equal(stat(d.path, &st), 0);
+	assert_true((u64)st.st_size <= 106 * CLUSTER);
+	img = open_ok(f, in(&d, "disk.qcow2"), &policy);
+	for (u64 i = 0; i < 100; i++) {
+		assert_int_equal(byte_at(f, img, i * CLUSTER + 512 * (i % 100)), (u8)(i + 1));
+		assert_int_equal(byte_at(f, img, i * CLUSTER + 512 * ((i + 1) % 100)), 0);
+	}
+	assert_int_equal(image_close(f, img), 0);
+	folder_remove(&d);
+}
+
+static void room_ahead_of_small_writes_is_given_back_at_close(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, write_scattered, NULL), 0);
+}
+
 #define TESTS(X)                                                                                   \
 	X(a_chain_reads_through_and_writes_only_its_top),                                          \
 		X(a_chain_that_bites_its_tail_is_refused), X(a_chain_may_be_long),                 \
 		X(a_backing_file_that_cannot_be_opened_is_named),                                  \
 		X(overlays_share_a_base_that_nobody_may_write),                                    \
-		X(writes_of_a_snapshot_drive_are_gone_when_it_is_closed)
+		X(writes_of_a_snapshot_drive_are_gone_when_it_is_closed),                          \
+		X(a_chain_that_changes_is_read_as_it_is),                                          \
+		X(room_ahead_of_small_writes_is_given_back_at_close)
 
 int main(void)
 {
