@@ -20,12 +20,24 @@
 
 /* --- the end ---------------------------------------------------------------------- */
 
+/* The library notes what extensions a client uses, and forgets the notes. */
+static void free_notes(rfbClientPtr cl)
+{
+	while (cl->extensions) {
+		rfbExtensionData *note = cl->extensions;
+
+		cl->extensions = note->next;
+		free(note);
+	}
+}
+
 /* The last the library does with a connection, on its own thread. */
 static void gone(rfbClientPtr cl)
 {
 	struct vnc_client *c = cl->clientData;
 	struct vnc *v = cl->screen->screenData;
 
+	free_notes(cl);
 	if (!c)
 		return;
 	vnc_release_keys(c);
