@@ -6,6 +6,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/opts.h"
 #include "devices/fwcfg.h"
 #include "vmm/core/machine.h"
 
@@ -20,8 +21,11 @@ struct firmware_options {
 	const u8 *uuid;		/* 16 bytes in the order they are written; NULL: none */
 	const char *boot_files; /* "bootorder": paths, a line each; NULL or "": not given */
 	bool boot_menu;
-	u32 splash_ms, retry_ms;	      /* FIRMWARE_NOT_GIVEN */
-	bool no_graphics;		      /* firmware talks to the first serial port */
+	u32 splash_ms, retry_ms; /* FIRMWARE_NOT_GIVEN */
+	bool no_graphics;	 /* firmware talks to the first serial port */
+	/* What -smbios says of the structures of types 0 to 3, by the keys of that option;
+	 * NULL, or without a key: the program's own. */
+	const struct opts *smbios;
 	u32 sockets, cores, threads;	      /* for SMBIOS; 0: one socket per processor */
 	bool has_serial[2], has_vga, no_bios; /* no_bios: a kernel is entered directly */
 };

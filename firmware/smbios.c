@@ -76,16 +76,40 @@ static void end(struct builder *b)
 	b->max_bytes = MAX(b->max_bytes, (unsigned)(b->tables.bytes - b->start));
 }
 
-static void put_bios(struct builder *b)
+/* What the user says, or else this; without either the field stays 0: there is none. */
+static void set_text(struct builder *b, size_t off, const struct firmware_options *opt,
+		     const char *key, const char *otherwise)
+{
+	u8 type = b->tables.data[b->start];
+	const char *text = opt->smbios ? opts_get(&opt->smbios[type], key) : NULL;
+
+	if (!text)
+		text = otherwise;
+	if (text && *text)
+		set_string(b, off, text);
+}
+
+static void put_release(struct builder *b, const struct firmware_options *opt)
+{
+	const char *text = opt->smbios ? opts_get(&opt->smbios[0], "release") : NULL;
+	unsigned major = 0, minor = 0;
+
+	if (text)
+		sscanf(text, "%3u.%3u", &major, &minor);
+	*at(b, 0x14) = (u8)major;
+	*at(b, 0x15) = (u8)minor;
+}
+
+static void put_bios(struct builder *b, const struct firmware_options *opt)
 {
 	begin(b, 0, HANDLE(0), 0x18);
-	set_string(b, 4, "cowvm");
-	set_string(b, 5, COWVM_VERSION);
+	set_text(b, 4, opt, "vendor", "cowvm");
+	set_text(b, 5, opt, "version", COWVM_VERSION);
 	store_le16(at(b, 6), 0xe800); /* segment */
-	set_string(b, 8, "01/01/2024");
+	set_text(b, 8, opt, "date", "01/01/2024");
 	store_le64(at(b, 0xa), 8); /* characteristics are not supported, */
 	*at(b, 0x13) = 0x14;	   /* but: virtual machine, targeted content */
-	*at(b, 0x14) = *at(b, 0x15) = 0;
+	put_release(b, opt);
 	*at(b, 0x16) = *at(b, 0x17) = 0xff;
 	end(b);
 }
@@ -102,23 +126,47 @@ static void set_uuid(u8 *to, const u8 *uuid)
 static void put_system(struct builder *b, const struct firmware_options *opt)
 {
 	begin(b, 1, HANDLE(1), 0x1b);
-	set_string(b, 4, "cowvm");
-	set_string(b, 5, "PC (i440FX + PIIX)");
-	set_string(b, 6, COWVM_VERSION);
+	set_text(b, 4, opt, "manufacturer", "cowvm");
+	set_text(b, 5, opt, "product", "PC (i440FX + PIIX)");
+	set_text(b, 6, opt, "version", COWVM_VERSION);
+	set_text(b, 7, opt, "serial", NULL);
+	set_text(b, 0x19, opt, "sku", NULL);
+	set_text(b, 0x1a, opt, "family", NULL);
 	if (opt->uuid)
 		set_uuid(at(b, 8), opt->uuid);
 	*at(b, 0x18) = 6; /* woken by the power switch */
 	end(b);
 }
 
-static void put_chassis(struct builder *b)
+/* The board has a structure only if something is said of it. */
+static void put_board(struct builder *b, const struct firmware_options *opt)
+{
+	if (!opt->smbios || !opt->smbios[2].n)
+		return;
+	begin(b, 2, HANDLE(2), 0xf);
+	set_text(b, 4, opt, "manufacturer", "cowvm");
+	set_text(b, 5, opt, "product", NULL);
+	set_text(b, 6, opt, "version", NULL);
+	set_text(b, 7, opt, "serial", NULL);
+	set_text(b, 8, opt, "asset", NULL);
+	*at(b, 9) = 1; /* hosts the machine */
+	set_text(b, 0xa, opt, "location", NULL);
+	store_le16(at(b, 0xb), HANDLE(3));
+	*at(b, 0xd) = 0xa; /* motherboard */
+	end(b);
+}
+
+static void put_chassis(struct builder *b, const struct firmware_options *opt)
 {
 	begin(b, 3, HANDLE(3), 0x16);
-	set_string(b, 4, "cowvm");
+	set_text(b, 4, opt, "manufacturer", "cowvm");
 	*at(b, 5) = 1; /* other */
-	set_string(b, 6, COWVM_VERSION);
+	set_text(b, 6, opt, "version", COWVM_VERSION);
+	set_text(b, 7, opt, "serial", NULL);
+	set_text(b, 8, opt, "asset", NULL);
 	*at(b, 9) = *at(b, 0xa) = *at(b, 0xb) = 3; /* boot, power, thermal: safe */
 	*at(b, 0xc) = 2;			   /* security: unknown */
+	set_text(b, 0x15, opt, "sku", NULL);
 	end(b);
 }
 
@@ -267,9 +315,10 @@ void smbios_add_files(struct firmware *f, const struct firmware_options *opt)
 {
 	struct builder b = {.structures = 0};
 
-	put_bios(&b);
+	put_bios(&b, opt);
 	put_system(&b, opt);
-	put_chassis(&b);
+	put_board(&b, opt);
+	put_chassis(&b, opt);
 	put_cpus(&b, f->machine, opt);
 	put_memory(&b, f->machine);
 	begin(&b, 32, HANDLE(32), 0xb); /* boot status: no errors */

@@ -66,6 +66,7 @@ int vm_load_firmware(struct vm *vm, struct error *err)
 		.dirs = dirs,
 		.n_dirs = n_dirs,
 		.uuid = c->has_uuid ? c->uuid : NULL,
+		.smbios = c->smbios,
 		.boot_files = order,
 		.boot_menu = c->boot_menu,
 		.splash_ms = c->boot_splash_ms,

@@ -144,6 +144,8 @@ void config_fini(struct config *c)
 		free(dir);
 	}
 	vnc_config_fini(&c->vnc);
+	for (unsigned i = 0; i < ARRAY_LEN(c->smbios); i++)
+		opts_fini(&c->smbios[i]);
 	FREE_STRINGS(&c->name, &c->process_name, &c->cpu_model, &c->mem_path, &c->boot_order,
 		     &c->boot_once, &c->bios, &c->kernel, &c->initrd, &c->append, &c->vga,
 		     &c->pid_file, &c->loadvm, &c->log_file);

@@ -95,8 +95,8 @@ struct config {
 	/* machine */
 	char *name, *process_name;
 	u8 uuid[16];
-	bool has_uuid;
-	bool has_accel; /* named on the command line; otherwise KVM all the same */
+	struct opts smbios[4];	  /* -smbios, by type */
+	bool has_uuid, has_accel; /* accel: named on the command line; otherwise KVM all the same */
 	u64 ram_bytes;
 	char *mem_path; /* a directory; NULL: anonymous memory */
 	bool mem_prealloc, mem_merge, mem_no_core;

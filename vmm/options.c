@@ -86,6 +86,15 @@ const struct option options[] = {
 	     "guest", "guest process debug-threads"),
 	PLAIN("uuid", "%08x-%04x-%04x-%04x-%012x", "specify machine UUID", option_uuid,
 	      GROUP_STANDARD),
+	LIST("smbios",
+	     "type=0[,vendor=str][,version=str][,date=str][,release=%d.%d]\n"
+	     "       type=1[,manufacturer=str][,product=str][,version=str][,serial=str]\n"
+	     "       [,uuid=uuid][,sku=str][,family=str]\n"
+	     "       type=2[,manufacturer=str][,product=str][,version=str][,serial=str]\n"
+	     "       [,asset=str][,location=str]\n"
+	     "       type=3[,manufacturer=str][,version=str][,serial=str][,asset=str][,sku=str]",
+	     "what the SMBIOS tables say of BIOS, machine, board and chassis", option_smbios,
+	     GROUP_STANDARD, "", NULL),
 
 	PLAIN("hda", "file", "use 'file' as hard disk 0 image", option_hard_disk, GROUP_BLOCK),
 	PLAIN("hdb", "file", "use 'file' as hard disk 1 image", option_hard_disk, GROUP_BLOCK),

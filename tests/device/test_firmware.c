@@ -177,6 +177,54 @@ static void madt_lists_each_processor_and_the_level_interrupts(void **state)
 	assert_int_equal(overrides, 5);
 }
 
+/* String n of a structure. */
+static const char *smbios_string(const u8 *p, u8 n)
+{
+	const char *text = (const char *)p + p[1];
+
+	assert_true(n > 0);
+	while (--n)
+		text += strlen(text) + 1;
+	return text;
+}
+
+static void smbios_says_what_it_is_told(void **state)
+{
+	struct bench *b = *state;
+	struct opts said[4] = {{NULL, 0}};
+	bool board = false;
+	struct error err;
+	u8 *p;
+
+	assert_int_equal(opts_parse(&said[0], "vendor=V,release=3.7", NULL, &err), 0);
+	assert_int_equal(opts_parse(&said[1], "serial=S1,family=F,version=", NULL, &err), 0);
+	assert_int_equal(opts_parse(&said[2], "product=Board,asset=A", NULL, &err), 0);
+	b->opt.smbios = said;
+	place(b);
+	p = ram(b, load_le32(scan(b, "_SM_") + 24));
+	while (p[0] != 127) {
+		if (p[0] == 0) {
+			assert_string_equal(smbios_string(p, p[4]), "V");
+			assert_int_equal(p[0x14] << 8 | p[0x15], 0x307);
+		} else if (p[0] == 1) {
+			assert_string_equal(smbios_string(p, p[4]), "cowvm");
+			assert_int_equal(p[6], 0); /* no version */
+			assert_string_equal(smbios_string(p, p[7]), "S1");
+			assert_string_equal(smbios_string(p, p[0x1a]), "F");
+		} else if (p[0] == 2) {
+			assert_string_equal(smbios_string(p, p[5]), "Board");
+			assert_string_equal(smbios_string(p, p[8]), "A");
+			board = true;
+		}
+		for (p += p[1]; p[0] || p[1]; p++)
+			;
+		p += 2;
+	}
+	assert_true(board);
+	for (unsigned i = 0; i < ARRAY_LEN(said); i++)
+		opts_fini(&said[i]);
+}
+
 static void smbios_tells_uuid_and_memory(void **state)
 {
 	static const u8 stored[16] = {0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66,
@@ -310,6 +358,7 @@ int main(void)
 		FIRMWARE_TEST(both_roots_lead_to_all_tables),
 		FIRMWARE_TEST(fadt_names_the_ports_of_the_power_management_function),
 		FIRMWARE_TEST(madt_lists_each_processor_and_the_level_interrupts),
+		FIRMWARE_TEST(smbios_says_what_it_is_told),
 		FIRMWARE_TEST(smbios_tells_uuid_and_memory),
 		FIRMWARE_TEST(e820_file_covers_ram_only_where_it_is),
 		FIRMWARE_TEST(boot_options_become_files),

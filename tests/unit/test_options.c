@@ -180,6 +180,28 @@ static void only_kvm_and_the_pc_are_there(void **state)
 	       "-machine pc,accel=tcg: accelerator 'tcg' is not available, only kvm");
 }
 
+static void smbios_fields_are_kept_by_type(void **state)
+{
+	struct config c;
+
+	accept(&c, "-smbios type=1,manufacturer=A,serial=b -smbios type=1,serial=c "
+		   "-smbios type=0,release=1.20");
+	assert_string_equal(opts_get(&c.smbios[1], "manufacturer"), "A");
+	assert_string_equal(opts_get(&c.smbios[1], "serial"), "c");
+	assert_string_equal(opts_get(&c.smbios[0], "release"), "1.20");
+	config_fini(&c);
+	accept(&c, "-smbios type=1,uuid=00112233-4455-6677-8899-aabbccddeeff");
+	assert_true(c.has_uuid);
+	assert_int_equal(c.uuid[15], 0xff);
+	config_fini(&c);
+	refuse("-smbios type=1,foo=x", "-smbios type=1,foo=x: Invalid parameter 'foo'");
+	refuse("-smbios type=1,uuid=z", "-smbios type=1,uuid=z: Invalid UUID");
+	refuse("-smbios type=9",
+	       "-smbios type=9: Don't know how to build fields for SMBIOS type 9");
+	refuse("-smbios type=0,release=1", "-smbios type=0,release=1: Invalid release");
+	refuse("-smbios serial=1", "-smbios serial=1: Must specify either file= or type=");
+}
+
 static void the_cpu_is_that_of_the_host(void **state)
 {
 	struct config c;
@@ -718,6 +740,7 @@ int main(void)
 		cmocka_unit_test(cpus_are_grouped_into_cores),
 		cmocka_unit_test(impossible_cpus_are_refused),
 		cmocka_unit_test(only_kvm_and_the_pc_are_there),
+		cmocka_unit_test(smbios_fields_are_kept_by_type),
 		cmocka_unit_test(the_cpu_is_that_of_the_host),
 		cmocka_unit_test(names_and_uuid_are_kept),
 		cmocka_unit_test(hard_disks_have_their_places),
