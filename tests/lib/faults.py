@@ -60,6 +60,7 @@ class Scenario:
     target = None           # a file that the command makes
     keeps_target = False    # there already (convert -n): it stays, in order
     damaged = False         # the images are not clean before
+    statuses = (0, 1, 137)
     slow = False            # fewer places: each derives keys
     fresh_is_whole = False  # whatever ends the command, a qcow2 target is complete
 
@@ -118,7 +119,7 @@ class Scenario:
         done = how(self.now, self.args, fault)
         where = "%s (%s): %d %s" % (" ".join(self.args), fault, done.returncode, done.stdout)
         # -2: SIGINT while nothing is under way yet, or no more.
-        assert done.returncode in (0, 1, 137) or (done.returncode == -2 and "int" in fault), where
+        assert done.returncode in self.statuses or (done.returncode == -2 and "int" in fault), where
         if done.returncode == 1:
             assert done.stdout.startswith("cowimg: ") or "\ncowimg: " in done.stdout, where
         for path in self.now.iterdir():
