@@ -58,7 +58,7 @@ def isolinux_cd(work):
                                        (["down", "ret"], "the kernel of the menu")])
 def test_isolinux_boots_what_is_chosen_from_its_menu(tmp_path, keys, said):
     with Vm("-cdrom", isolinux_cd(tmp_path)) as vm:
-        vm.wait_screen(r"Choose a guest\n.*The sector *\n +The kernel", 120)
+        vm.wait_screen(r"Choose a guest\s+The sector\s+The kernel", 120)
         for key in keys:
             vm.monitor("sendkey " + key)
         vm.serial.expect(said, 60)

@@ -2,4 +2,3 @@
 case $(tty) in /dev/ttyS*) stty cols 1000;; esac
 bind 'set enable-bracketed-paste off'
 PS1='# '
-set +m
