@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import guests                           # noqa: E402
 import netguest                         # noqa: E402
+import rfb                              # noqa: E402
 import tools                            # noqa: E402
 
 DISKS = {"virtio": (0, "virtio"), "ide": (1, "ide"), "pio": (2, "ide")}
@@ -33,16 +35,18 @@ def cpu_ticks(path):
 
 
 class Guest:
-    """A machine of either program with this guest, its serial port and its monitor."""
+    """A machine of either program, its serial port and its monitor; with this guest, if
+    it is told what to do."""
 
     def __init__(self, program, work, append, *args):
+        kernel = ["-kernel", str(netguest.kernel(work, "diskguest")),
+                  "-append", append] if append else []
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(os.path.join(work, "serial"))
         listener.listen(1)
         self.vm = subprocess.Popen(
             [program, "-enable-kvm", "-m", "64", "-display", "none", "-monitor", "stdio", "-net",
-             "none", "-serial", "unix:" + os.path.join(work, "serial"), "-kernel",
-             str(netguest.kernel(work, "diskguest")), "-append", append, *args],
+             "none", "-serial", "unix:" + os.path.join(work, "serial"), *kernel, *args],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.connection, _ = listener.accept()
         self.connection.settimeout(120)
@@ -129,13 +133,14 @@ def drive(program, disk, size, depth, write, image):
 
 
 def idle(program, client, seconds=10):
-    """Hundredths of a core that a halted guest takes; with a VNC client that asks for
-    updates, if wanted."""
-    import rfb
+    """Hundredths of a core that a halted guest takes, whose only interrupt is the BIOS's
+    timer; with a VNC client that asks for updates, if wanted."""
     with tempfile.TemporaryDirectory(prefix="cowvm-bench.") as work:
         display = 400 + os.getpid() % 500
-        with Guest(program, work, "disk=3", "-vnc", "127.0.0.1:%d" % display) as guest:
-            guest.wait_for(b"start")
+        sector = guests.disk_with(os.path.join(work, "disk.raw"), guests.hello(Path(work)))
+        with Guest(program, work, None, "-vnc", "127.0.0.1:%d" % display, "-drive",
+                   "file=%s,format=raw" % sector) as guest:
+            guest.wait_for(b"boot sector runs")
             vnc = rfb.Rfb(("127.0.0.1", 5900 + display)) if client else None
             if vnc:
                 vnc.picture()

@@ -1,9 +1,9 @@
-/* A guest that does nothing but read or write one disk, and a sleeping one.
+/* A guest that does nothing but read or write one disk.
  *
  * A kernel on tiny.h:
  *	-kernel diskguest -append "disk=N write=0|1 bytes=BYTES depth=N requests=N mib=N"
- * disk: 0 virtio-blk (legacy interface), 1 IDE by DMA, 2 IDE by PIO (primary master), 3
- * none: the guest halts.  Requests of so many bytes lie at 256 random places within so
+ * disk: 0 virtio-blk (legacy interface), 1 IDE by DMA, 2 IDE by PIO (primary master).
+ * Requests of so many bytes lie at 256 random places within so
  * many MiB.  virtio keeps up to `depth` of them in the ring, and offers them by the
  * half; IDE does one after the other.  All is polled for, so that every kind of KVM can
  * run it.  It says "start" and "end" (or "failed"), and halts. */
@@ -238,16 +238,12 @@ static void guest(const struct boot_info *info)
 		number_after(info->cmdline, "mib="),
 	};
 
-	if (disk >= sizeof(disks) / sizeof(*disks)) {
+	choose_places(&j);
+	if (disk < sizeof(disks) / sizeof(*disks) && disks[disk].start(&j)) {
 		say("start\n");
+		say(disks[disk].run(&j) ? "end\n" : "failed\n");
 	} else {
-		choose_places(&j);
-		if (disks[disk].start(&j)) {
-			say("start\n");
-			say(disks[disk].run(&j) ? "end\n" : "failed\n");
-		} else {
-			say("failed\n");
-		}
+		say("failed\n");
 	}
 	for (;;)
 		__asm__ volatile("hlt");
