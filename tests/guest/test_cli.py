@@ -30,7 +30,7 @@ def refuse(*args, status=1):
     (["-M", "q35"], "-M q35: unsupported machine type 'q35'; use -machine help to list "
                     "supported machines"),
     (["-smp", "0"], "-smp 0: Parameter 'cpus' must be greater than zero"),
-    (["-cpu", "486"], "-cpu 486: unable to find CPU model '486'"),
+    (["-cpu", "z80"], "-cpu z80: unable to find CPU model 'z80'"),
     (["-hda", "nosuch"], "-hda nosuch: Could not open 'nosuch': No such file or directory"),
     (["nosuch"], "nosuch: Could not open 'nosuch': No such file or directory"),
     (["-drive", "file=nosuch,if=virtio"],
