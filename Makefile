@@ -717,7 +717,7 @@ MAN := $(DESTDIR)$(PREFIX)/share/man
 install-manuals:
 	install -d $(MAN)/man1 $(MAN)/man7
 	install -m 644 block/img/cowimg.1 vmm/cowvm.1 $(MAN)/man1/
-	install -m 644 block/cowvm-images.7 $(MAN)/man7/
+	install -m 644 block/cowvm-images.7 monitor/cowvm-monitor.7 $(MAN)/man7/
 COMPLETIONS := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 install-completions:
 	install -d $(COMPLETIONS)

@@ -1,4 +1,4 @@
-"""cowvm(1), -help, the monitor's help and completion in bash say the same."""
+"""cowvm(1), cowvm-monitor(7), -help, the monitor's help and completion in bash say the same."""
 import re
 import subprocess
 
@@ -8,7 +8,7 @@ import pytest
 from tools import COWIMG, COWVM, TOP, run
 from vm import Vm
 
-MANUAL = TOP / "vmm/cowvm.1"
+MANUALS = TOP / "vmm/cowvm.1", TOP / "monitor/cowvm-monitor.7"
 HELP = run(COWVM, "-help").stdout
 
 
@@ -20,7 +20,7 @@ def plain(text):
 def sections():
     """Title of .SH -> its lines."""
     found, here = {}, None
-    for line in MANUAL.read_text().split("\n"):
+    for line in "\n".join(m.read_text() for m in MANUALS).split("\n"):
         if line.startswith(".SH "):
             here = found.setdefault(plain(line[4:]), [])
         elif here is not None:
@@ -85,17 +85,10 @@ def test_every_key_of_an_option_is_in_its_entry(option):
 
 def test_every_monitor_command_has_an_entry_and_the_other_way_round():
     with Vm("-net", "none") as vm:
-        for command, part in (("help", "Commands"), ("help info", "What info shows")):
+        for command, part in (("help", "COMMANDS"), ("help info", "WHAT INFO SHOWS")):
             said = vm.monitor(command).replace("\r", "")
             said = re.findall(r"^(\w[^\n]*?) +-- ", said, re.M)
-            lines = PARTS["MONITOR"]
-            first = lines.index(".SS " + part)
-            entries = []
-            for line in lines[first + 1:]:
-                if line.startswith(".SS"):
-                    break
-                entries.append(line)
-            entries = [tag for tag, _ in tags(entries)]
+            entries = [tag for tag, _ in tags(PARTS[part])]
             assert len(said) > 15
             assert sorted(entries) == sorted(said)
             assert entries == sorted(entries)
@@ -110,8 +103,9 @@ def test_every_device_has_an_entry_and_the_other_way_round():
     assert entries == set(devices())
 
 
-def test_the_manual_is_correct_troff():
-    done = subprocess.run(["groff", "-man", "-t", "-ww", "-z", "-Tutf8", MANUAL],
+@pytest.mark.parametrize("manual", MANUALS, ids=lambda m: m.name)
+def test_a_manual_is_correct_troff(manual):
+    done = subprocess.run(["groff", "-man", "-t", "-ww", "-z", "-Tutf8", manual],
                           capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -126,7 +120,9 @@ def installed(tmp_path_factory):
     done = subprocess.run(["make", "-s", "-C", TOP, "install-completions", "install-manuals",
                            "PREFIX=/usr", "DESTDIR=%s" % top], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (top / "usr/share/man/man1/cowvm.1").read_bytes() == MANUAL.read_bytes()
+    for manual in MANUALS:
+        to = top / "usr/share/man" / ("man" + manual.suffix[1:]) / manual.name
+        assert to.read_bytes() == manual.read_bytes()
     return top / "usr/share/bash-completion/completions"
 
 
