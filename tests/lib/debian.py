@@ -66,7 +66,7 @@ class Events:
                   "until grep -q Testing /dev/shm/events; do sleep 0.2; done" % name)
 
     def wait(self, *wanted):
-        """Until all these have been said: "KEY_A 1", r"REL_X -\d"."""
+        """Until all these have been said, as "KEY_A 1"."""
         def come():
             said = re.findall(r"\(\w+\), value -?\d+", shell(self.vm, "cat /dev/shm/events"))
             said = [s.replace("), value", "")[1:] for s in said]
