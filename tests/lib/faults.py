@@ -147,7 +147,8 @@ class Scenario:
     def walk_all(self):
         """Whatever can fail of its files."""
         assert self.calls > 2
-        assert self.walk("rwst", EIO, 2 * MOST) > 1
+        # Of the few places of slow ones all but the first may be harmless, as a last read is.
+        assert self.walk("rwst", EIO, 2 * MOST) > (0 if self.slow else 1)
         assert self.walk("w", ENOSPC, MOST, after="+") > 0      # full, and stays so
         self.walk("w", "kill", MOST)
 
