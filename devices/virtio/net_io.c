@@ -299,6 +299,7 @@ static bool receive_locked(struct virtio_net *v, const struct net_frame *f)
 	struct virtq *q = queue_of(v, pair, VNET_RX);
 	u8 start[18] = {0};
 	bool taken;
+	u16 seen;
 
 	lock_assert(&v->lock);
 	if (!is_ready(v, q))
@@ -306,15 +307,12 @@ static bool receive_locked(struct virtio_net *v, const struct net_frame *f)
 	net_frame_copy(f, 0, start, MIN(f->bytes, (u32)sizeof(start)));
 	if (!vnet_wants(v, start, f->bytes))
 		return true;
-	virtq_quiet(q);
-	taken = fill_buffers(v, pair, f);
-	/* Out of buffers: the driver kicks when it has put in more. */
-	if (!taken && virtq_listen(q)) {
+	do {
 		virtq_quiet(q);
+		seen = virtq_waiting(q);
 		taken = fill_buffers(v, pair, f);
-		if (!taken)
-			virtq_listen(q);
-	}
+		/* Too few buffers: the driver kicks when it has put in more. */
+	} while (!taken && virtq_listen_beyond(q, seen));
 	return taken;
 }
 

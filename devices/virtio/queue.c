@@ -387,14 +387,27 @@ void virtq_quiet(struct virtq *q)
 
 bool virtq_listen(struct virtq *q)
 {
+	return virtq_listen_beyond(q, 0);
+}
+
+u16 virtq_waiting(const struct virtq *q)
+{
 	assert(q->running);
+	return pending(q);
+}
+
+bool virtq_listen_beyond(struct virtq *q, u16 seen)
+{
+	assert(q->running);
+	/* The driver kicks when it fills the entry that the event index names: that has
+	 * to be one which it has not filled yet. */
 	if (q->event_idx)
-		store_u16(q->used_host + RING_ENTRIES + (size_t)q->size * USED_ENTRY, q->last_avail,
-			  __ATOMIC_RELAXED);
+		store_u16(q->used_host + RING_ENTRIES + (size_t)q->size * USED_ENTRY,
+			  (u16)(q->last_avail + seen), __ATOMIC_RELAXED);
 	else
 		store_u16(q->used_host + RING_FLAGS, 0, __ATOMIC_RELAXED);
 	mem_mark_dirty(q->mem, q->used, used_bytes(q));
 	/* Full: pairs with the driver's, between its index and its look at our wish. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return !q->broken && pending(q);
+	return !q->broken && pending(q) != seen;
 }

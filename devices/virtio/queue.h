@@ -95,4 +95,10 @@ bool virtq_flush(struct virtq *q);
 void virtq_quiet(struct virtq *q);
 bool virtq_listen(struct virtq *q);
 
+/* For who needs several requests at once and found too few.  How many wait now; and:
+ * kick when there are more than `seen`, which that said before they were looked at.
+ * True means that there are, so look again. */
+u16 virtq_waiting(const struct virtq *q);
+bool virtq_listen_beyond(struct virtq *q, u16 seen);
+
 #endif

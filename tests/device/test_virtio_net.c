@@ -119,6 +119,28 @@ static void give_buffers_to(struct driver *d, unsigned queue, unsigned n, u32 by
 	kick(d, queue);
 }
 
+/* As drivers do: kick if the device asked for it; virtio 1.2, section 2.7.10. */
+static void add_buffers(struct driver *d, unsigned n, u32 bytes)
+{
+	struct vring_driver *q = &d->q[VNET_RX];
+	u16 old = q->next_avail;
+	bool wanted;
+
+	for (unsigned i = 0; i < n; i++) {
+		u16 slot = q->next_avail % SIZE;
+
+		vring_set_desc(q, slot, BUFFERS + 4096 * slot, bytes, VRING_WRITE);
+		vring_offer(q, slot);
+	}
+	if (d->features & BIT(VIRTIO_F_EVENT_IDX))
+		wanted = (u16)(q->next_avail - vring_avail_event(q) - 1) <
+			 (u16)(q->next_avail - old);
+	else
+		wanted = !(vring_get(q, q->used) & 1);
+	if (wanted)
+		kick(d, VNET_RX);
+}
+
 static void give_buffers(struct driver *d, unsigned n, u32 bytes)
 {
 	give_buffers_to(d, VNET_RX, n, bytes);
@@ -215,6 +237,25 @@ static void a_long_frame_is_spread_over_buffers(void **state)
 	assert_int_equal(load_le16(ram(&d, BUFFERS + 10)), 3);
 	assert_int_equal(ram(&d, BUFFERS + 2 * 4096 + bytes - 1)[0], 0x44);
 	stop(&d);
+}
+
+static void a_driver_kicks_when_there_was_too_little_for_a_frame(void **state)
+{
+	static const u64 wanted[] = {0, BIT(VIRTIO_F_EVENT_IDX)};
+
+	for (unsigned i = 0; i < ARRAY_LEN(wanted); i++) {
+		struct driver d;
+
+		start(&d, false, BIT(NET_F_MRG_RXBUF) | wanted[i]);
+		give_buffers(&d, 2, RX_BYTES);
+		net_rig_send(&d.r, NULL, 2000, 0x44); /* four buffers */
+		net_rig_run(&d.r);
+		add_buffers(&d, 1, RX_BYTES); /* still too little */
+		assert_int_equal(take_used(&d, VNET_RX, NULL), 0);
+		add_buffers(&d, 1, RX_BYTES);
+		assert_int_equal(take_used(&d, VNET_RX, NULL), 4);
+		stop(&d);
+	}
 }
 
 static void frames_wait_for_buffers_and_pauses(void **state)
@@ -452,6 +493,7 @@ int main(void)
 		cmocka_unit_test(a_busy_wire_holds_the_queue),
 		cmocka_unit_test(a_frame_comes_in_behind_its_header),
 		cmocka_unit_test(a_long_frame_is_spread_over_buffers),
+		cmocka_unit_test(a_driver_kicks_when_there_was_too_little_for_a_frame),
 		cmocka_unit_test(frames_wait_for_buffers_and_pauses),
 		cmocka_unit_test(offloads_are_offered_with_a_peer_that_has_them),
 		cmocka_unit_test(the_control_queue_sets_the_filter),
