@@ -12,7 +12,6 @@ int option_display(struct config *c, const struct option_use *use, struct error 
 {
 	static const char *const others[] = {"gtk", "sdl", "curses", "dbus", NULL};
 	AUTO_FREE char *type = xstrdup(use->text);
-	AUTO_FREE char *vnc = NULL;
 
 	type[strcspn(type, ",=")] = 0;
 	if (!strcmp(use->text, "none"))

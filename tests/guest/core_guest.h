@@ -17,12 +17,11 @@
 #include <cmocka.h>
 
 /* Guest code lies at 0x1000 of 64 KiB of RAM; the reset vector jumps there.
- * "AT(label)" in the code is the label's guest address. */
+ * the guest address of label N is "Nf - 100b + 0x1000". */
 #define GUEST_CODE 0x1000
 #define GUEST(name, code)                                                                          \
 	__asm__(".pushsection .rodata\n.code16\n"                                                  \
-		"guest_" #name ":\n.set base, guest_" #name " - 0x1000\n" code "\nguest_" #name    \
-		"_end:\n.code64\n.popsection\n");                                                  \
+		"guest_" #name ":\n100: " code "\nguest_" #name "_end:\n.code64\n.popsection\n");  \
 	extern const u8 guest_##name[], guest_##name##_end[]
 
 /* Ports of the test device. */

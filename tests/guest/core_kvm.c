@@ -13,7 +13,7 @@
 
 GUEST(hello, "mov $0x10, %dx; mov $'H', %al; outb %al, %dx; mov $'i', %al; outb %al, %dx;"
 	     "xor %ax, %ax; mov %ax, %ds; cld;"
-	     "mov $(1f - base), %si; mov $5, %cx; rep outsb;" DONE "1: .ascii \"there\"");
+	     "mov $(1f - 100b + 0x1000), %si; mov $5, %cx; rep outsb;" DONE "1: .ascii \"there\"");
 
 static void bytes_and_strings_reach_a_port(void **state)
 {
@@ -71,9 +71,10 @@ static void registers_in_memory_are_read_and_written(void **state)
 /* Unreal mode: %fs reaches all 4 GiB. */
 #define UNREAL                                                                                     \
 	"cli; xor %ax, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x7000, %sp;"                         \
-	"lgdtl 2f - base; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; mov $8, %bx; mov %bx, %fs;"  \
+	"lgdtl 2f - 100b + 0x1000; mov %cr0, %eax; or $1, %al; mov %eax, %cr0; mov $8, %bx; mov "  \
+	"%bx, %fs;"                                                                                \
 	"and $0xfe, %al; mov %eax, %cr0; jmp 1f;"                                                  \
-	".balign 8; 3: .quad 0, 0x00cf92000000ffff; 2: .word 15; .long 3b - base; 1: "
+	".balign 8; 3: .quad 0, 0x00cf92000000ffff; 2: .word 15; .long 3b - 100b + 0x1000; 1: "
 
 GUEST(write_rom,
       UNREAL "mov $0xfffffff0, %ebx; movb $0x55, %fs:(%ebx); movb %fs:(%ebx), %al;" DONE);
@@ -127,7 +128,7 @@ static void pages_that_the_guest_writes_are_logged(void **state)
 	"push %ax; push %dx; mov $0x12, %dx; outb %al, %dx;"                                       \
 	"mov $0x20, %al; outb %al, $0x20; pop %dx; pop %ax; iret;"
 
-GUEST(irq, PIC("0xf7") "movw $(1f - base), 4 * 0x23; movw $0, 4 * 0x23 + 2; sti;"
+GUEST(irq, PIC("0xf7") "movw $(1f - 100b + 0x1000), 4 * 0x23; movw $0, 4 * 0x23 + 2; sti;"
 		       "mov $0x10, %dx; mov $'r', %al; outb %al, %dx; 9: hlt; jmp 9b; 1: " HANDLER);
 
 static void a_line_interrupts_a_halted_guest(void **state)
@@ -148,7 +149,7 @@ static void a_line_interrupts_a_halted_guest(void **state)
 }
 
 /* PIT channel 0, mode 2, 1000 Hz. */
-GUEST(pit, PIC("0xfe") "movw $(1f - base), 4 * 0x20; movw $0, 4 * 0x20 + 2;"
+GUEST(pit, PIC("0xfe") "movw $(1f - 100b + 0x1000), 4 * 0x20; movw $0, 4 * 0x20 + 2;"
 		       "mov $0x34, %al; outb %al, $0x43; mov $0xa9, %al; outb %al, $0x40;"
 		       "mov $0x04, %al; outb %al, $0x40; sti; 9: hlt; jmp 9b; 1: " HANDLER);
 
@@ -175,7 +176,7 @@ static void the_timer_ticks_and_reset_stops_it(void **state)
 }
 
 /* Switches its LAPIC on, then waits for vector 0x40. */
-GUEST(msi, UNREAL "movw $(4f - base), 4 * 0x40; movw $0, 4 * 0x40 + 2;"
+GUEST(msi, UNREAL "movw $(4f - 100b + 0x1000), 4 * 0x40; movw $0, 4 * 0x40 + 2;"
 		  "mov $0xfee000f0, %ebx; movl $0x1ff, %fs:(%ebx); sti;"
 		  "mov $0x10, %dx; mov $'r', %al; outb %al, %dx; 9: hlt; jmp 9b;"
 		  "4: push %ax; push %dx; mov $0x12, %dx; outb %al, %dx;"
@@ -204,7 +205,7 @@ static void an_eventfd_and_a_message_raise_a_vector(void **state)
 	tm_stop(t);
 }
 
-GUEST(nmi, PIC("0xff") "movw $(1f - base), 8; movw $0, 10; mov $'r', %al; mov $0x10, %dx;"
+GUEST(nmi, PIC("0xff") "movw $(1f - 100b + 0x1000), 8; movw $0, 10; mov $'r', %al; mov $0x10, %dx;"
 		       "outb %al, %dx; 9: hlt; jmp 9b; 1: " HANDLER);
 
 static void an_nmi_arrives(void **state)
@@ -296,7 +297,7 @@ static void pauses_never_tear_an_access(void **state)
 
 /* Paging with an empty page directory, and no IDT to take the fault. */
 GUEST(triple, "cli; xor %ax, %ax; mov %ax, %ds; mov $0x10, %dx; mov $'t', %al; outb %al, %dx;"
-	      "lidtl 1f - base; mov $0x9000, %eax; mov %eax, %cr3; mov %cr0, %eax;"
+	      "lidtl 1f - 100b + 0x1000; mov $0x9000, %eax; mov %eax, %cr3; mov %cr0, %eax;"
 	      "or $1, %al; mov %eax, %cr0; jmp 2f; 2: or $0x80000000, %eax; mov %eax, %cr0;"
 	      "2: jmp 2b; 1: .word 0; .long 0");
 
@@ -383,14 +384,15 @@ static void reset_is_the_power_on_state(void **state)
 
 /* The first CPU copies the trampoline to 0x8000 and sends INIT and SIPI to all
  * others; each says its APIC ID, as leaf 1 and leaf 0xb have it. */
-GUEST(smp, UNREAL "mov $(4f - base), %si; mov $0x8000, %di; xor %ax, %ax; mov %ax, %es; cld;"
-		  "mov $(5f - 4f), %cx; rep movsb;"
-		  "mov $0xfee00300, %ebx; movl $0xc4500, %fs:(%ebx); mov $20000, %cx; 8: loop 8b;"
-		  "movl $0xc4608, %fs:(%ebx);"
-		  "9: hlt; jmp 9b;"
-		  "4: mov $1, %eax; cpuid; shr $24, %ebx; mov %bl, %bh;"
-		  "push %bx; mov $0xb, %eax; xor %ecx, %ecx; cpuid; pop %bx; mov %dl, %bl;"
-		  "mov %bx, %ax; mov $0x12, %dx; outw %ax, %dx; 9: hlt; jmp 9b; 5:");
+GUEST(smp,
+      UNREAL "mov $(4f - 100b + 0x1000), %si; mov $0x8000, %di; xor %ax, %ax; mov %ax, %es; cld;"
+	     "mov $(5f - 4f), %cx; rep movsb;"
+	     "mov $0xfee00300, %ebx; movl $0xc4500, %fs:(%ebx); mov $20000, %cx; 8: loop 8b;"
+	     "movl $0xc4608, %fs:(%ebx);"
+	     "9: hlt; jmp 9b;"
+	     "4: mov $1, %eax; cpuid; shr $24, %ebx; mov %bl, %bh;"
+	     "push %bx; mov $0xb, %eax; xor %ecx, %ecx; cpuid; pop %bx; mov %dl, %bl;"
+	     "mov %bx, %ax; mov $0x12, %dx; outw %ax, %dx; 9: hlt; jmp 9b; 5:");
 
 static void other_cpus_start_by_init_and_sipi(void **state)
 {
@@ -423,7 +425,7 @@ static void four_cpus_pause_together(void **state)
 /* %ebx and the word at 0x2000 count together, and say so when they do not; timer
  * interrupts count at 0x2008. */
 GUEST(counters, "cli; xor %ax, %ax; mov %ax, %ds; mov %ax, %ss; mov $0x7000, %sp;"
-		"movw $(1f - base), 0x20; movw $0, 0x22;"
+		"movw $(1f - 100b + 0x1000), 0x20; movw $0, 0x22;"
 		"mov $0x11, %al; outb %al, $0x20; mov $8, %al; outb %al, $0x21;"
 		"mov $4, %al; outb %al, $0x21; mov $1, %al; outb %al, $0x21;"
 		"mov $0xfe, %al; outb %al, $0x21;"
