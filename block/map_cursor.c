@@ -6,6 +6,8 @@
 
 #include <errno.h>
 
+#define UNMAPPED_BYTES 512 /* that count as data when their map is damaged */
+
 struct map_layer {
 	struct image *img;
 	u64 start; /* of what it answered */
@@ -38,22 +40,28 @@ void map_cursor_forget(struct map_cursor *c)
 }
 
 /* What one layer says, from its last answer if that reaches so far. */
-static int ask(struct fiber *f, struct map_layer *l, u64 goff, u64 bytes, struct map_extent *out)
+static int ask(struct fiber *f, struct map_cursor *c, struct map_layer *l, u64 goff,
+	       struct map_extent *out)
 {
-	u64 skip;
+	u64 skip, left = l->img->bytes - goff;
 	int ret;
 
 	if (goff < l->start || goff - l->start >= l->last.bytes) {
-		ret = image_map(f, l->img, goff, l->img->bytes - goff, &l->last);
-		if (ret < 0) {
+		ret = image_map(f, l->img, goff, left, &l->last);
+		if (ret < 0)
 			l->last.bytes = 0;
+		if (ret < 0 && !c->unmapped)
 			return ret;
+		if (ret < 0) {
+			c->unmapped(c, goff, -ret);
+			l->last = (struct map_extent){.bytes = MIN((u64)UNMAPPED_BYTES, left),
+						      .kind = MAP_DATA | MAP_ALLOC};
 		}
 		l->start = goff;
 	}
 	skip = goff - l->start;
 	*out = l->last;
-	out->bytes = MIN(bytes, l->last.bytes - skip);
+	out->bytes -= skip;
 	if (out->kind & MAP_HOFF)
 		out->hoff += skip;
 	return 0;
@@ -104,9 +112,10 @@ int map_cursor_at(struct fiber *f, struct map_cursor *c, u64 goff, u64 bytes,
 	for (i = 0; i < c->n && goff < c->layers[i].img->bytes; i++) {
 		struct map_layer *l = &c->layers[i];
 
-		ret = ask(f, l, goff, bytes, &out->map);
+		ret = ask(f, c, l, goff, &out->map);
 		if (ret < 0)
 			return ret;
+		out->map.bytes = MIN(bytes, out->map.bytes);
 		out->image = l->img;
 		out->depth = i;
 		bytes = out->map.bytes;

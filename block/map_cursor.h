@@ -13,6 +13,8 @@ struct map_cursor {
 	struct map_layer *layers; /* the top first */
 	unsigned n;
 	bool look_below; /* find holes in the file under preallocated clusters */
+	/* Set: what cannot be mapped is said here and counts as data.  NULL: it fails. */
+	void (*unmapped)(struct map_cursor *c, u64 goff, int err);
 };
 
 /* Over `top` and what is behind it, down to `end` without it (NULL: all).  The

@@ -9,6 +9,7 @@
 
 #include "block/image.h"
 #include "block/img/img.h"
+#include "block/map_cursor.h"
 
 struct img_progress;
 
@@ -58,9 +59,8 @@ struct copy {
 
 	/* State. */
 	u64 pos, end, next_seq, turn, done_bytes, rate_slot_ns;
-	unsigned source; /* that pos lies in */
-	struct copy_layer *layers;
-	unsigned n_layers;
+	unsigned source;	  /* that pos lies in */
+	struct map_cursor cursor; /* over its chain */
 	struct fiber_mutex plan_lock;
 	struct fiber_queue turns, ended;
 	unsigned running;

@@ -1,9 +1,7 @@
 /* What to copy next: the maps of the sources' chains, walked once.
  *
- * Every image of a chain has a cursor with the extent it was last asked for, so
- * that a map is not asked again for what a neighbour has cut into pieces, and the
- * length of a chain costs nothing.  Chunks of data end at the target's granules:
- * no cluster is written twice.  Thread: the loop's; c->plan_lock is held. */
+ * Chunks of data end at the target's granules: no cluster is written twice.
+ * Thread: the loop's; c->plan_lock is held. */
 #include "block/img/copy.h"
 
 #include "base/log.h"
@@ -14,12 +12,6 @@
 #define PLAIN_CHUNK (512 * KiB)
 #define ZERO_STRIDE (1 * GiB) /* zeros that have to be written, between two looks around */
 
-struct copy_layer {
-	struct image *img;
-	u64 start, end; /* what `map` says, source offsets */
-	struct map_extent map;
-};
-
 static u64 source_end(const struct copy *c, unsigned i)
 {
 	return i + 1 < c->n_sources ? c->sources[i + 1].start : c->bytes;
@@ -27,104 +19,63 @@ static u64 source_end(const struct copy *c, unsigned i)
 
 void copy_plan_fini(struct copy *c)
 {
-	free(c->layers);
-	c->layers = NULL;
-	c->n_layers = 0;
+	map_cursor_fini(&c->cursor);
 }
 
-/* Cursors for the source that pos lies in. */
-static int enter_source(struct copy *c, u64 pos)
+/* Salvaging: it is read, and that fails again or not. */
+static void say_unmapped(struct map_cursor *cursor, u64 goff, int err)
+{
+	const struct copy *c = container_of(cursor, struct copy, cursor);
+
+	if (!c->ctx->quiet)
+		log_warn("error while reading block status at offset %llu: %s",
+			 (unsigned long long)goff, strerror(err));
+}
+
+/* A cursor for the source that pos lies in.  If the target is backed, its backing image
+ * answers for the source's. */
+static void enter_source(struct copy *c, u64 pos)
 {
 	struct image *img;
-	unsigned i = 0;
 
-	if (c->layers && pos >= c->sources[c->source].start && pos < source_end(c, c->source))
-		return 0;
+	if (c->cursor.n && pos >= c->sources[c->source].start && pos < source_end(c, c->source))
+		return;
 	copy_plan_fini(c);
 	c->source = 0;
 	while (pos >= source_end(c, c->source))
 		c->source++;
 	img = c->sources[c->source].img;
-	c->n_layers = image_depth(img) + 1;
-	c->layers = try_alloc(c->n_layers * sizeof(*c->layers));
-	if (!c->layers)
-		return -ENOMEM;
-	for (; img; img = img->backing)
-		c->layers[i++].img = img;
-	return 0;
-}
-
-/* With salvage, what cannot be mapped is read, and that fails again or not. */
-static int layer_seek(struct fiber *f, struct copy *c, struct copy_layer *l, u64 goff)
-{
-	int ret;
-
-	if (l->map.bytes && goff >= l->start && goff < l->end)
-		return 0;
-	ret = image_map(f, l->img, goff, l->img->bytes - goff, &l->map);
-	if (ret < 0 && c->salvage) {
-		if (!c->ctx->quiet)
-			log_warn("error while reading block status at offset %llu: %s",
-				 (unsigned long long)goff, strerror(-ret));
-		l->map = (struct map_extent){.bytes = MIN((u64)512, l->img->bytes - goff),
-					     .kind = MAP_DATA | MAP_ALLOC};
-		ret = 0;
-	}
-	l->start = goff;
-	l->end = goff + l->map.bytes;
-	return ret;
-}
-
-/* The decider of goff, an offset of the source; *end is how far it goes. */
-static int find_owner(struct fiber *f, struct copy *c, u64 goff, struct copy_layer **out, u64 *end)
-{
-	for (unsigned i = 0; i < c->n_layers; i++) {
-		struct copy_layer *l = &c->layers[i];
-		int ret;
-
-		if (goff >= l->img->bytes)
-			break; /* a short backing image: zeros behind it */
-		ret = layer_seek(f, c, l, goff);
-		if (ret < 0)
-			return ret;
-		*end = MIN(*end, l->end);
-		*out = l;
-		if (l->map.kind & MAP_ALLOC)
-			return 0;
-		if (c->backed) /* the target's backing image answers for the others */
-			break;
-	}
-	*out = NULL;
-	return 0;
+	map_cursor_init(&c->cursor, img, c->backed ? img->backing : NULL);
+	c->cursor.unmapped = c->salvage ? say_unmapped : NULL;
 }
 
 /* What lies at pos, up to the end of its source. */
 static int segment_at(struct fiber *f, struct copy *c, u64 pos, struct copy_segment *s)
 {
-	u64 start, end;
-	struct copy_layer *l;
-	int ret = enter_source(c, pos);
+	struct chain_extent e;
+	u64 goff;
+	int ret;
 
+	enter_source(c, pos);
+	goff = pos - c->sources[c->source].start;
+	ret = map_cursor_at(f, &c->cursor, goff, source_end(c, c->source) - pos, &e);
 	if (ret < 0)
 		return ret;
-	start = c->sources[c->source].start;
-	end = source_end(c, c->source) - start;
-	ret = find_owner(f, c, pos - start, &l, &end);
-	if (ret < 0)
-		return ret;
-	*s = (struct copy_segment){.kind = COPY_ZERO, .goff = pos - start};
-	if (l && !(l->map.kind & MAP_ZERO)) {
-		s->kind = COPY_DATA;
-		s->owner = l->img;
-		if (l->map.kind & MAP_HOFF && !(l->map.kind & MAP_COMPRESSED)) {
-			s->file = l->map.file;
-			s->hoff = l->map.hoff + (s->goff - l->start);
-		}
-	} else if (!l && c->backed && pos < c->backed_bytes) {
+	*s = (struct copy_segment){
+		.kind = COPY_ZERO, .goff = goff, .bytes = MIN(e.map.bytes, c->end - pos)};
+	if (!(e.map.kind & MAP_ALLOC)) {
+		if (!c->backed || pos >= c->backed_bytes)
+			return 0;
 		s->kind = COPY_SKIP;
-		end = MIN(end, c->backed_bytes - start);
+		s->bytes = MIN(s->bytes, c->backed_bytes - pos);
+	} else if (!(e.map.kind & MAP_ZERO)) {
+		s->kind = COPY_DATA;
+		s->owner = e.image;
+		if (e.map.kind & MAP_HOFF && !(e.map.kind & MAP_COMPRESSED)) {
+			s->file = e.map.file;
+			s->hoff = e.map.hoff;
+		}
 	}
-	s->bytes = MIN(end - s->goff, c->end - pos);
 	assert(s->bytes > 0);
 	return 0;
 }
