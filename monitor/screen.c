@@ -50,12 +50,13 @@ static int check_protocol(const char *protocol, struct error *err)
 	return 0;
 }
 
-static int set_password(struct cmd_ctx *ctx, const char *password, struct error *err)
+static int set_password(struct cmd_ctx *ctx, const char *display, const char *password,
+			struct error *err)
 {
-	if (!vm_vnc_takes_passwords(ctx->vm))
+	if (!vm_vnc_takes_passwords(ctx->vm, display))
 		print_to(ctx->out, "If you want use passwords please enable password auth using "
 				   "'-vnc ${dpy},password'.\n");
-	return vm_vnc_set_password(ctx->vm, password, err);
+	return vm_vnc_set_password(ctx->vm, display, password, err);
 }
 
 /* Of the actions for who is connected only keeping them is there for VNC. */
@@ -70,14 +71,14 @@ int cmd_set_password(struct cmd_ctx *ctx, const struct cmd_args *a, struct error
 		return err_set(err, -EINVAL, "Invalid parameter 'connected'");
 	if (strcmp(action, "keep"))
 		return err_set(err, -EINVAL, "invalid parameter value: %s", action);
-	return set_password(ctx, a->text[1], err);
+	return set_password(ctx, a->text[2], a->text[1], err);
 }
 
 int cmd_expire_password(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
 	int ret = check_protocol(a->text[0], err);
 
-	return ret < 0 ? ret : vm_vnc_expire(ctx->vm, a->text[1], err);
+	return ret < 0 ? ret : vm_vnc_expire(ctx->vm, a->text[2], a->text[1], err);
 }
 
 /* --- change vnc password ----------------------------------------------------------- */
@@ -93,7 +94,7 @@ static void answered(struct monitor_wait *w, const char *text)
 	struct monitor *mon = w->mon;
 	struct error err;
 
-	if (text && vm_vnc_set_password(q->vm, text, &err) < 0)
+	if (text && vm_vnc_set_password(q->vm, NULL, text, &err) < 0)
 		print_to(monitor_printer(mon), "Error: %s\n", err.text);
 	free(q);
 	monitor_resume(mon);
@@ -122,9 +123,9 @@ int cmd_change_vnc(struct cmd_ctx *ctx, const char *what, const char *password, 
 		return 0;
 	}
 	if (password || !ctx->mon)
-		return set_password(ctx, password ? password : "", err);
-	if (!vm_vnc_takes_passwords(ctx->vm))
-		return set_password(ctx, "", err);
+		return set_password(ctx, NULL, password ? password : "", err);
+	if (!vm_vnc_takes_passwords(ctx->vm, NULL))
+		return set_password(ctx, NULL, "", err);
 	ask_password(ctx);
 	return 0;
 }

@@ -33,6 +33,7 @@ void config_init(struct config *c)
 	list_init(&c->debugcons);
 	list_init(&c->rngs);
 	list_init(&c->nets);
+	list_init(&c->vncs);
 }
 
 static void free_strings(char **strings[], unsigned n)
@@ -143,7 +144,8 @@ void config_fini(struct config *c)
 		free(dir->path);
 		free(dir);
 	}
-	vnc_config_fini(&c->vnc);
+	while ((item = list_pop(&c->vncs)))
+		vnc_config_free(list_entry(item, struct vnc_config, link));
 	for (unsigned i = 0; i < ARRAY_LEN(c->smbios); i++)
 		opts_fini(&c->smbios[i]);
 	FREE_STRINGS(&c->name, &c->process_name, &c->cpu_model, &c->mem_path, &c->boot_order,

@@ -77,16 +77,17 @@ struct frontend_config {
 
 /* -vnc */
 struct vnc_config {
-	char *source; /* NULL: there is none */
-	char *host;   /* NULL: this machine only */
-	char *path;   /* of a unix socket; NULL: host and port */
+	struct list link;
+	char *source, *id;
+	char *host; /* NULL: this machine only */
+	char *path; /* of a unix socket; NULL: host and port */
 	u32 port, port_last;
 	char *ws_host;
-	u32 ws_port; /* 0: no WebSocket */
-	bool password;
-	int share; /* as enum vnc_share */
+	u32 ws_port;	     /* 0: no WebSocket */
+	bool password, none; /* none: a name only, nobody can connect */
+	int share;	     /* as enum vnc_share */
 };
-void vnc_config_fini(struct vnc_config *v);
+void vnc_config_free(struct vnc_config *v);
 
 enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_DATE };
 enum end_action { END_DEFAULT, END_RESET, END_SHUTDOWN, END_PAUSE, END_NONE };
@@ -110,10 +111,9 @@ struct config {
 	struct list firmware_dirs; /* of dir_config, -L, first wins */
 	/* devices */
 	struct secrets secrets; /* -object secret */
-	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets;
+	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets, vncs;
 	struct list rngs; /* -object rng-*: frontend_config, source: id, spec: file or "" */
 	char *vga;	  /* "std", "none"; NULL: default */
-	struct vnc_config vnc;
 	bool nographic, no_devices;
 	bool no_default_net; /* somebody said something about networks */
 	bool no_graphics;    /* machine property: firmware talks to the serial port */

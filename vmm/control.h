@@ -129,10 +129,12 @@ void vm_mouse_move(struct vm *vm, s32 dx, s32 dy, s32 dz);
 void vm_mouse_button(struct vm *vm, u32 buttons);
 int vm_mouse_set(struct vm *vm, u32 number, struct error *err);
 
-/* VNC.  when: now, never, +seconds, or seconds since 1970. */
-bool vm_vnc_takes_passwords(struct vm *vm); /* true also without a server */
-int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err);
-int vm_vnc_expire(struct vm *vm, const char *when, struct error *err);
+/* VNC.  display: the name of one, NULL: the first that was given.  when: now, never,
+ * +seconds, or seconds since 1970. */
+bool vm_vnc_takes_passwords(struct vm *vm, const char *display); /* true without one, too */
+int vm_vnc_set_password(struct vm *vm, const char *display, const char *password,
+			struct error *err);
+int vm_vnc_expire(struct vm *vm, const char *display, const char *when, struct error *err);
 
 /* The screen as it is now, as "ppm" (NULL) or "png". */
 int vm_screendump(struct vm *vm, const char *path, const char *format, struct error *err);

@@ -125,22 +125,47 @@ static int parse_rest(struct vnc_config *v, const struct opts *o, struct error *
 	return ret;
 }
 
-void vnc_config_fini(struct vnc_config *v)
+void vnc_config_free(struct vnc_config *v)
 {
 	free(v->host);
 	free(v->path);
 	free(v->ws_host);
 	free(v->source);
-	*v = (struct vnc_config){0};
+	free(v->id);
+	free(v);
 }
 
-/* There may be one, and it may be left out again. */
+static bool has_vnc(const struct config *c, const char *id)
+{
+	list_for_each (pos, &c->vncs)
+		if (!strcmp(list_entry(pos, struct vnc_config, link)->id, id))
+			return true;
+	return false;
+}
+
+/* The first display without a name is "default", the next ones "vnc2", "vnc3" ... */
+static int choose_id(const struct config *c, const char *id, char **out, struct error *err)
+{
+	unsigned n = 1;
+
+	if (id && !is_identifier(id))
+		return err_set(err, -EINVAL, "Parameter 'id' expects an identifier");
+	if (id && has_vnc(c, id))
+		return err_set(err, -EEXIST, "Duplicate ID '%s' for vnc", id);
+	*out = xstrdup(id ? id : "default");
+	while (!id && has_vnc(c, *out)) {
+		free(*out);
+		*out = xasprintf("vnc%u", ++n);
+	}
+	return 0;
+}
+
 int option_vnc(struct config *c, const struct option_use *use, struct error *err)
 {
 	static const char *const absent[] = {"tls-creds",	"sasl", "reverse", "audiodev",
 					     "password-secret", NULL};
 	const char *display = opts_get(use->opts, "vnc");
-	struct vnc_config *v = &c->vnc;
+	struct vnc_config *v;
 	int ret;
 
 	for (unsigned i = 0; absent[i]; i++)
@@ -148,17 +173,17 @@ int option_vnc(struct config *c, const struct option_use *use, struct error *err
 			return err_set(err, -EINVAL, "%s= is not available", absent[i]);
 	if (!display)
 		return err_set(err, -EINVAL, "no vnc port specified");
-	if (!strcmp(display, "none")) {
-		vnc_config_fini(v);
-		return 0;
-	}
-	if (v->source)
-		return err_set(err, -EEXIST, "there is one VNC server, and %s has described it",
-			       v->source);
-	ret = parse_display(v, display, err);
-	if (ret == 0)
+	v = xnew(struct vnc_config);
+	v->none = !strcmp(display, "none");
+	v->source = xstrdup(use->source);
+	ret = choose_id(c, opts_get(use->opts, "id"), &v->id, err);
+	if (ret == 0 && !v->none)
+		ret = parse_display(v, display, err);
+	if (ret == 0 && !v->none)
 		ret = parse_rest(v, use->opts, err);
-	if (ret == 0)
-		v->source = xstrdup(use->source);
+	if (ret < 0)
+		vnc_config_free(v);
+	else
+		list_append(&c->vncs, &v->link);
 	return ret;
 }

@@ -31,7 +31,7 @@ static const char *const group_titles[OPTION_GROUPS] = {
 
 static const char machine_keys[] = "type accel usb vmport hpet acpi pit graphics kernel-irqchip "
 				   "kernel initrd append firmware mem-merge dump-guest-core";
-static const char vnc_keys[] = "vnc password to share websocket ipv4 ipv6 lossy non-adaptive "
+static const char vnc_keys[] = "vnc id password to share websocket ipv4 ipv6 lossy non-adaptive "
 			       "tls-creds sasl reverse audiodev password-secret";
 static const char chardev_keys[] = "backend id path mux server wait append signal logfile";
 
@@ -137,12 +137,13 @@ const struct option options[] = {
 	      option_nographic, GROUP_DISPLAY),
 	PLAIN("vga", "[std|none]", "select video card type", option_vga, GROUP_DISPLAY),
 	LIST("vnc",
-	     "none|[host]:number|unix:path[,password=on|off][,to=number]\n"
-	     "     [,share=allow-exclusive|force-shared|ignore]\n"
+	     "none|[host]:number|unix:path[,id=name][,password=on|off]\n"
+	     "     [,to=number][,share=allow-exclusive|force-shared|ignore]\n"
 	     "     [,websocket=on|[host:]port]",
 	     "show the display to VNC clients, on TCP port 5900 + number; without a host\n"
 	     "only to those on this machine.  With password=on nobody gets in until the\n"
-	     "monitor has set one ('change vnc password' or 'set_password')",
+	     "monitor has set one ('change vnc password' or 'set_password').  Given again:\n"
+	     "the same screen there too",
 	     option_vnc, GROUP_DISPLAY, "vnc", vnc_keys),
 
 	LIST("netdev",

@@ -12,10 +12,17 @@
 #include <errno.h>
 #include <time.h>
 
+/* One -vnc. */
+struct vnc_display {
+	const struct vnc_config *config; /* [const] */
+	struct vnc *vnc;		 /* [const] NULL: nobody can connect */
+};
+
 struct screen {
-	struct display *display; /* [const] */
-	struct input *input;	 /* [const] */
-	struct vnc *vnc;	 /* [const] NULL: none */
+	struct display *display;  /* [const] */
+	struct input *input;	  /* [const] */
+	struct vnc_display *vncs; /* [const] in the order of the command line */
+	unsigned n_vncs;
 	u32 buttons;		 /* held by the monitor */
 	struct vm_watcher watch; /* lets input through while the machine runs */
 };
@@ -53,9 +60,9 @@ static void add_input(struct vm *vm)
 	vm_watch(vm, &vm->screen->watch);
 }
 
-static int add_vnc(struct vm *vm, struct error *err)
+static int open_vnc(struct vm *vm, struct vnc_display *d, struct error *err)
 {
-	const struct vnc_config *c = &vm->config->vnc;
+	const struct vnc_config *c = d->config;
 	AUTO_FREE char *name =
 		vm->config->name ? xasprintf("cowvm (%s)", vm->config->name) : xstrdup("cowvm");
 	struct vnc_options opt = {
@@ -70,12 +77,38 @@ static int add_vnc(struct vm *vm, struct error *err)
 		.share = (enum vnc_share)c->share,
 	};
 
-	if (!c->source)
-		return 0;
-	if (vnc_new(&vm->screen->vnc, &opt, vm->screen->display, vm->screen->input, vm->loop, err) <
-	    0)
+	for (unsigned i = 0; i < vm->screen->n_vncs && !opt.first; i++)
+		opt.first = vm->screen->vncs[i].vnc;
+	if (vnc_new(&d->vnc, &opt, vm->screen->display, vm->screen->input, vm->loop, err) < 0)
 		return err_prefix(err, "%s", c->source);
 	return 0;
+}
+
+static int add_vncs(struct vm *vm, struct error *err)
+{
+	struct screen *s = vm->screen;
+	unsigned n = 0;
+	int ret = 0;
+
+	list_for_each (pos, &vm->config->vncs)
+		n++;
+	s->vncs = xalloc(MAX(n, 1u) * sizeof(*s->vncs));
+	list_for_each (pos, &vm->config->vncs) {
+		struct vnc_display *d = &s->vncs[s->n_vncs++];
+
+		*d = (struct vnc_display){.config = list_entry(pos, struct vnc_config, link)};
+		if (!d->config->none && ret == 0)
+			ret = open_vnc(vm, d, err);
+	}
+	return ret;
+}
+
+static struct vnc_display *find_vnc(struct vm *vm, const char *id)
+{
+	for (unsigned i = 0; i < vm->screen->n_vncs; i++)
+		if (!id || !strcmp(vm->screen->vncs[i].config->id, id))
+			return &vm->screen->vncs[i];
+	return NULL;
 }
 
 int vm_add_screen(struct vm *vm, struct error *err)
@@ -85,7 +118,7 @@ int vm_add_screen(struct vm *vm, struct error *err)
 	vm->screen = xnew(struct screen);
 	vm->screen->display = display_new(vm->loop, vga ? vga_display_source(vga) : NULL);
 	add_input(vm);
-	return add_vnc(vm, err);
+	return add_vncs(vm, err);
 }
 
 void vm_free_screen(struct vm *vm)
@@ -93,7 +126,9 @@ void vm_free_screen(struct vm *vm)
 	if (!vm->screen)
 		return;
 	vm_unwatch(vm, &vm->screen->watch);
-	vnc_free(vm->screen->vnc);
+	while (vm->screen->n_vncs) /* the first last: see vnc_options */
+		vnc_free(vm->screen->vncs[--vm->screen->n_vncs].vnc);
+	free(vm->screen->vncs);
 	display_free(vm->screen->display);
 	input_free(vm->screen->input);
 	free(vm->screen);
@@ -112,9 +147,16 @@ int vm_key(struct vm *vm, u32 keycode, bool pressed, struct error *err)
 
 void vm_info_vnc(struct vm *vm, struct printer *p)
 {
-	if (vm->screen->vnc)
-		vnc_print_info(vm->screen->vnc, p);
-	else
+	const struct screen *s = vm->screen;
+
+	for (unsigned i = s->n_vncs; i-- > 0;) {
+		print_to(p, "%s:\n", s->vncs[i].config->id);
+		if (s->vncs[i].vnc)
+			vnc_print_info(s->vncs[i].vnc, p);
+		else
+			print_to(p, "  Auth: none (Sub: none)\n");
+	}
+	if (!s->n_vncs)
 		print_to(p, "None\n");
 }
 
@@ -179,24 +221,29 @@ void vm_info_mice(struct vm *vm, struct printer *p)
 
 /* --- VNC passwords ---------------------------------------------------------------- */
 
-bool vm_vnc_takes_passwords(struct vm *vm)
+bool vm_vnc_takes_passwords(struct vm *vm, const char *display)
 {
-	return !vm->screen->vnc || vm->config->vnc.password;
+	const struct vnc_display *d = find_vnc(vm, display);
+
+	return !d || d->config->password;
 }
 
-int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
+int vm_vnc_set_password(struct vm *vm, const char *display, const char *password, struct error *err)
 {
-	if (!vm->screen->vnc || vnc_set_password(vm->screen->vnc, password) < 0)
+	const struct vnc_display *d = find_vnc(vm, display);
+
+	if (!d || !d->vnc || vnc_set_password(d->vnc, password) < 0)
 		return err_set(err, -EINVAL, "Could not set password");
 	return 0;
 }
 
-int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
+int vm_vnc_expire(struct vm *vm, const char *display, const char *when, struct error *err)
 {
+	const struct vnc_display *d = find_vnc(vm, display);
 	s64 now = time(NULL), at;
 	u64 seconds;
 
-	if (!vm->screen->vnc)
+	if (!d)
 		return err_set(err, -ENODEV, "Could not set password expire time");
 	if (!strcmp(when, "now"))
 		at = now;
@@ -209,6 +256,7 @@ int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
 			       when);
 	else
 		at = (s64)seconds + (*when == '+' ? now : 0);
-	vnc_set_expiry(vm->screen->vnc, at);
+	if (d->vnc)
+		vnc_set_expiry(d->vnc, at);
 	return 0;
 }

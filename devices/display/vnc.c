@@ -144,7 +144,6 @@ void vnc_print_info(struct vnc *v, struct printer *p)
 {
 	const char *auth = v->wants_password ? "vnc" : "none";
 
-	print_to(p, "default:\n");
 	for (unsigned i = 0; i < v->n_listeners; i++)
 		print_to(p, "  Server: %s%s\n    Auth: %s (Sub: none)\n", v->listeners[i].text,
 			 v->listeners[i].websocket ? " (Websocket)" : "", auth);
@@ -193,7 +192,9 @@ static int make_screen(struct vnc *v, const struct vnc_options *opt, struct erro
 	if (!v->screen)
 		return err_set(err, -ENOMEM, "cannot make a VNC server");
 	setup_screen(v, opt);
-	v->lib.rfbRegisterProtocolExtension(&v->extension);
+	v->owns_extension = !opt->first;
+	if (v->owns_extension)
+		v->lib.rfbRegisterProtocolExtension(&v->extension);
 	return 0;
 }
 
@@ -202,7 +203,8 @@ static void free_parts(struct vnc *v)
 	while (v->n_waiting)
 		sys_close(v->waiting[--v->n_waiting]);
 	if (v->screen) {
-		v->lib.rfbUnregisterProtocolExtension(&v->extension);
+		if (v->owns_extension)
+			v->lib.rfbUnregisterProtocolExtension(&v->extension);
 		v->lib.rfbScreenCleanup(v->screen);
 	}
 	if (v->loop)

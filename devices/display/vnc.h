@@ -22,6 +22,7 @@ struct vnc_options {
 	u32 ws_port;   /* of WebSocket connections, 0: none */
 	bool password; /* nobody gets in without one */
 	enum vnc_share share;
+	struct vnc *first; /* another server that will be freed after this one, or NULL */
 };
 
 /* Listen.  display, input and main (the loop that both live on) are lent. */

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 
+#include <sys/socket.h>
 #include <time.h>
 
 #define ENC_QEMU_KEY   (-258)
@@ -106,6 +107,21 @@ static rfbBool extension_new(rfbClientPtr cl, void **data)
 	return TRUE;
 }
 
+/* The library has one list of security types for all servers: who is asked for a password
+ * here may choose to go in without one while somebody is greeted elsewhere.  That
+ * connection ends here: what is in its buffer still is read, and does nothing. */
+static rfbBool extension_init(rfbClientPtr cl, void *data)
+{
+	const struct vnc_client *c = cl->clientData;
+
+	if (!vnc_of(cl)->wants_password || c->showed_password)
+		return TRUE;
+	cl->viewOnly = TRUE;
+	cl->reverseConnection = TRUE; /* nor does it send others away */
+	shutdown(cl->sock, SHUT_RDWR);
+	return TRUE;
+}
+
 /* The answer that says we know it: an update with an empty rectangle of this kind. */
 static rfbBool extension_encoding(rfbClientPtr cl, void **data, int encoding)
 {
@@ -134,6 +150,8 @@ static rfbBool extension_message(rfbClientPtr cl, void *data, const rfbClientToS
 		vnc_of(cl)->lib.rfbCloseClient(cl);
 		return TRUE;
 	}
+	if (cl->viewOnly)
+		return TRUE;
 	code = load_be32(rest + 7);
 	if (code > 0 && code < VNC_KEYS)
 		press(vnc_of(cl), cl->clientData, (u8)code, rest[2] != 0);
@@ -204,10 +222,13 @@ void vnc_asked(rfbClientPtr cl, rfbFramebufferUpdateRequestMsg *msg)
 static rfbBool password_is_right(rfbClientPtr cl, const char *response, int bytes)
 {
 	struct vnc *v = vnc_of(cl);
+	struct vnc_client *c = cl->clientData;
 	char password[VNC_PASSWORD_BYTES + 1];
 	u8 right[CHALLENGESIZE], differs = 0;
 	bool open;
 
+	if (!v->wants_password) /* asked in another server's place */
+		return TRUE;
 	mutex_lock(&v->lock);
 	memcpy(password, v->password, sizeof(password));
 	open = v->has_password && (!v->expiry || time(NULL) < v->expiry);
@@ -219,7 +240,8 @@ static rfbBool password_is_right(rfbClientPtr cl, const char *response, int byte
 		return FALSE;
 	for (int i = 0; i < CHALLENGESIZE; i++) /* in the same time, right or wrong */
 		differs |= (u8)(right[i] ^ (u8)response[i]);
-	return differs == 0;
+	c->showed_password = differs == 0;
+	return c->showed_password;
 }
 
 void vnc_setup_events(struct vnc *v)
@@ -232,6 +254,7 @@ void vnc_setup_events(struct vnc *v)
 	s->getKeyboardLedStateHook = leds;
 	s->passwordCheck = password_is_right;
 	v->extension.newClient = extension_new;
+	v->extension.init = extension_init;
 	v->extension.pseudoEncodings = v->pseudo_encodings;
 	v->pseudo_encodings[0] = ENC_QEMU_KEY;
 	v->extension.enablePseudoEncoding = extension_encoding;

@@ -37,7 +37,7 @@ struct vnc_client {
 	bool started;	   /* [vnc] has threads */
 	pthread_t thread;  /* [vnc.lock] once it is gone */
 	bool held[VNC_KEYS];
-	bool has_place;
+	bool has_place, showed_password;
 	int x, y;
 	u32 buttons;
 };
@@ -50,7 +50,10 @@ struct vnc {
 	struct loop *main;	 /* [const] */
 	struct loop *loop;	 /* [const] the vnc thread's */
 	rfbScreenInfoPtr screen; /* [const] */
+	/* The library has one list of extensions for all servers: one of them is in it, and
+	 * serves the clients of all. */
 	rfbProtocolExtension extension;
+	bool owns_extension;	 /* [const] */
 	int pseudo_encodings[2]; /* [const] of the extension, ends in 0 */
 	char *name, *path;	 /* [const] */
 	bool wants_password;	 /* [const] */

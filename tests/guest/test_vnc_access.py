@@ -1,4 +1,5 @@
 """Who gets at the screen over VNC and how: passwords, sockets, WebSocket."""
+import contextlib
 import os
 import re
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import pytest
 
 import guests
-from rfb import Refused, Rfb
+from rfb import QEMU_KEY, Refused, Rfb, differing_cells, text_picture
 from tools import COWVM, SLOW
 from vm import Vm
 from vnc_vm import vnc_vm
@@ -73,6 +74,73 @@ def test_without_password_option_there_are_none_to_set():
         assert vm.monitor("set_password vnc abc") == "Error: Could not set password"
         assert vm.monitor("expire_password vnc now") == \
             "Error: Could not set password expire time"
+
+
+def greet(address):
+    s = socket.create_connection(address, timeout=30 * SLOW)
+    assert s.recv(12) == b"RFB 003.008\n"
+    s.sendall(b"RFB 003.008\n")
+    return s, s.recv(20)
+
+
+def sees_nothing(asks, open_one):
+    """Choose to have no password where one is asked for, while a display without one
+    greets somebody; and type."""
+    s, kinds = greet(asks)
+    assert kinds == b"\1\2"
+    other, kinds = greet(open_one)
+    assert kinds == b"\1\1"
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        s.sendall(b"\1\1" + b"\4\1\0\0\0\0\0z" + b"\3\0" + bytes(4) +
+                  b"\0\x10\0\x10")
+        while more := s.recv(1000):
+            got += more
+    s.close()
+    other.close()
+    return len(got) < 64
+
+
+def test_several_displays_show_one_screen_with_passwords_of_their_own(echo):
+    port = 1100 + os.getpid() % 700
+    with vnc_vm("-vnc", "127.0.0.1:%d,to=9999,id=b,password=on" % port, "-vnc", "none",
+                boot=echo) as (vm, first):
+        said = vm.monitor("info vnc")
+        names = re.findall(r"^(\w+):$", said, re.M)
+        assert names == ["vnc2", "b", "default"]
+        second = ("127.0.0.1", int(re.search(r"b:\s+Server: 127.0.0.1:(\d+)", said).group(1)))
+        assert re.search(r"vnc2:\s+Auth: none", said)
+        for command in ("set_password vnc x", "set_password vnc x -d default",
+                        "set_password vnc x -d vnc2", "change vnc password x"):
+            assert vm.monitor(command).endswith("Error: Could not set password")
+        assert vm.monitor("set_password vnc x -d c") == "Error: Could not set password"
+        assert vm.monitor("expire_password vnc now -d c") == \
+            "Error: Could not set password expire time"
+        assert vm.monitor("set_password vnc pass -d b keep") == ""
+        with pytest.raises((Refused, EOFError, ConnectionError)):
+            Rfb(second, "wrong")
+        vm.serial.expect("type")
+        assert sees_nothing(second, first)
+        with Rfb(first) as one, Rfb(second, "pass", extra=(QEMU_KEY,)) as two:
+            two.picture()
+            assert two.knows_keys
+            two.extended_key(0x61, 0x1E, 1)
+            two.extended_key(0x61, 0x1E, 0)
+            vm.serial.expect("a")
+            one.type("b")
+            vm.serial.expect("b")
+            assert "z" not in vm.serial.text.split("type")[-1]
+            vm.wait_for(lambda: any(r.endswith("ab") for r in vm.screen()), 30, vm.screen)
+            vm.monitor("stop")
+            want = text_picture(vm.cells())
+            for vnc in (one, two):
+                vnc.wait(lambda p: p[:2] == want[:2] and len(differing_cells(p, want)) <= 1)
+            clients = re.findall(r"Client: |^\w+:$", vm.monitor("info vnc"), re.M)
+            assert clients == ["vnc2:", "b:", "Client: ", "default:", "Client: "]
+        assert vm.monitor("expire_password vnc now -d b") == ""
+        with pytest.raises((Refused, EOFError, ConnectionError)):
+            Rfb(second, "pass")
+        assert vm.quit() == 0
 
 
 # --- where it listens ---------------------------------------------------------------------

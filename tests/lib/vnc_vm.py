@@ -14,7 +14,7 @@ def vnc_vm(*args, options="", boot=None, **kw):
     more = ["-drive", "file=%s,format=raw" % boot] if boot else []
     with Vm("-vnc", "127.0.0.1:%d,to=999%s" % (100 + os.getpid() % 700, options), *more,
             *args, **kw) as vm:
-        port = re.search(r"Server: 127\.0\.0\.1:(\d+) \(ipv4\)", vm.monitor("info vnc")).group(1)
+        port = re.findall(r"Server: 127\.0\.0\.1:(\d+) \(ipv4\)\n", vm.monitor("info vnc"))[-1]
         yield vm, ("127.0.0.1", int(port))
 
 

@@ -384,12 +384,12 @@ int vm_mouse_set(struct vm *vm, u32 number, struct error *err)
 	return err_set(err, -ENOENT, "Mouse at index '%u' not found", number);
 }
 
-bool vm_vnc_takes_passwords(struct vm *vm)
+bool vm_vnc_takes_passwords(struct vm *vm, const char *display)
 {
 	return vm->running;
 }
 
-int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
+int vm_vnc_set_password(struct vm *vm, const char *display, const char *password, struct error *err)
 {
 	if (!vm->running)
 		return err_set(err, -EINVAL, "Could not set password");
@@ -397,7 +397,7 @@ int vm_vnc_set_password(struct vm *vm, const char *password, struct error *err)
 	return 0;
 }
 
-int vm_vnc_expire(struct vm *vm, const char *when, struct error *err)
+int vm_vnc_expire(struct vm *vm, const char *display, const char *when, struct error *err)
 {
 	snprintf(vm->log, sizeof(vm->log), "expires %s", when);
 	return 0;

@@ -503,30 +503,58 @@ static void networks_are_checked(void **state)
 	       "-net nic: too many NICs");
 }
 
+static struct vnc_config *vnc_nth(struct config *c, unsigned n)
+{
+	list_for_each (pos, &c->vncs)
+		if (n-- == 0)
+			return list_entry(pos, struct vnc_config, link);
+	fail_msg("there is no such display");
+	return NULL;
+}
+
+static void vnc_displays_have_names(void **state)
+{
+	struct config c;
+
+	accept(&c, "-vnc :1,id=vnc2 -vnc :2 -vnc none -vnc :4,id=d.e-f");
+	assert_string_equal(vnc_nth(&c, 0)->id, "vnc2");
+	assert_string_equal(vnc_nth(&c, 1)->id, "default");
+	assert_string_equal(vnc_nth(&c, 2)->id, "vnc3");
+	assert_string_equal(vnc_nth(&c, 3)->id, "d.e-f");
+	config_fini(&c);
+	refuse("-vnc :1,id=a -vnc :2,id=a", "-vnc :2,id=a: Duplicate ID 'a' for vnc");
+	refuse("-vnc :1,id=", "-vnc :1,id=: Parameter 'id' expects an identifier");
+	refuse("-vnc :1,id=9a", "-vnc :1,id=9a: Parameter 'id' expects an identifier");
+}
+
 static void displays_are_understood(void **state)
 {
+	struct vnc_config *v;
 	struct config c;
 
 	accept(&c, "-display none -vga std -vnc none");
 	assert_string_equal(c.vga, "std");
-	assert_null(c.vnc.source);
+	assert_true(vnc_nth(&c, 0)->none);
 	config_fini(&c);
 	accept(&c, "-vnc :3,password=on,websocket=on,share=ignore,to=9");
-	assert_null(c.vnc.host);
-	assert_true(c.vnc.password);
-	assert_int_equal(c.vnc.port, 5903);
-	assert_int_equal(c.vnc.port_last, 5909);
-	assert_int_equal(c.vnc.ws_port, 5703);
-	assert_int_equal(c.vnc.share, 2);
+	v = vnc_nth(&c, 0);
+	assert_null(v->host);
+	assert_string_equal(v->id, "default");
+	assert_true(v->password);
+	assert_int_equal(v->port, 5903);
+	assert_int_equal(v->port_last, 5909);
+	assert_int_equal(v->ws_port, 5703);
+	assert_int_equal(v->share, 2);
 	config_fini(&c);
 	accept(&c, "-vnc [::1]:0,password,websocket=localhost:80");
-	assert_string_equal(c.vnc.host, "::1");
-	assert_string_equal(c.vnc.ws_host, "localhost");
-	assert_int_equal(c.vnc.ws_port, 80);
-	assert_true(c.vnc.password);
+	v = vnc_nth(&c, 0);
+	assert_string_equal(v->host, "::1");
+	assert_string_equal(v->ws_host, "localhost");
+	assert_int_equal(v->ws_port, 80);
+	assert_true(v->password);
 	config_fini(&c);
 	accept(&c, "-display vnc=unix:a,,b");
-	assert_string_equal(c.vnc.path, "a,b");
+	assert_string_equal(vnc_nth(&c, 0)->path, "a,b");
 	config_fini(&c);
 	refuse("-display gtk", "-display gtk: display 'gtk' is not available, only none and vnc");
 	refuse("-display foo", "-display foo: Parameter 'type' does not accept value 'foo'");
@@ -757,6 +785,7 @@ int main(void)
 		cmocka_unit_test(bad_streams_are_refused),
 		cmocka_unit_test(a_card_and_a_network_are_there_unless_somebody_speaks_of_networks),
 		cmocka_unit_test(networks_are_checked),
+		cmocka_unit_test(vnc_displays_have_names),
 		cmocka_unit_test(displays_are_understood),
 		cmocka_unit_test(time_base_is_understood),
 		cmocka_unit_test(actions_say_how_it_ends),
