@@ -17,7 +17,7 @@
 #define ISR_QUEUE	   1
 #define ISR_CONFIG	   2
 
-static const struct state_field virtio_queue_state[] = {
+const struct state_field virtio_queue_state[] = {
 	STATE_STRUCT(struct virtio_queue, vq, virtq_state),
 	STATE_END,
 };
@@ -37,6 +37,12 @@ const struct state_field virtio_pci_state[] = {
 	STATE_STRUCT_ARRAY(struct virtio_pci, queues, virtio_queue_state),
 	STATE_END,
 };
+
+/* Queues that there is room for, in use or not. */
+static unsigned rooms_of(const struct virtio_pci *vp)
+{
+	return vp->more ? VIRTIO_MOST_QUEUES : VIRTIO_MAX_QUEUES;
+}
 
 /* --- interrupts ------------------------------------------------------------------ */
 
@@ -72,7 +78,7 @@ static void interrupt(struct virtio_pci *vp, const u16 *vector_field, u8 isr_bit
 void virtio_pci_interrupt(struct virtio_pci *vp, unsigned queue)
 {
 	assert(queue < vp->n_queues);
-	interrupt(vp, &vp->queues[queue].vq.vector, ISR_QUEUE);
+	interrupt(vp, &virtio_queue_at(vp, queue)->vq.vector, ISR_QUEUE);
 }
 
 void virtio_pci_config_changed(struct virtio_pci *vp)
@@ -102,7 +108,7 @@ static void break_device(struct virtio_pci *vp)
 
 void virtio_pci_queue_broke(struct virtio_pci *vp, unsigned queue)
 {
-	log_guest("%s: queue %u: %s", vp->pd.dev.id, queue, vp->queues[queue].vq.error);
+	log_guest("%s: queue %u: %s", vp->pd.dev.id, queue, virtio_queue_at(vp, queue)->vq.error);
 	__atomic_fetch_add(&vp->queue_errors, 1, __ATOMIC_RELAXED);
 	break_device(vp);
 }
@@ -128,7 +134,7 @@ static void add_bells(struct virtio_pci *vp)
 	const struct machine *m = vp->pd.dev.machine;
 
 	for (unsigned i = 0; i < vp->n_queues; i++) {
-		struct virtio_queue *q = &vp->queues[i];
+		struct virtio_queue *q = virtio_queue_at(vp, i);
 		struct bus_doorbell io = {.addr = vp->io_base + LEGACY_NOTIFY,
 					  .size = 2,
 					  .match = true,
@@ -151,8 +157,8 @@ static void del_bells(struct virtio_pci *vp)
 	const struct machine *m = vp->pd.dev.machine;
 
 	for (unsigned i = 0; i < vp->n_queues; i++) {
-		ring_off(m->pio, &vp->queues[i].io_bell);
-		ring_off(m->mmio, &vp->queues[i].mem_bell);
+		ring_off(m->pio, &virtio_queue_at(vp, i)->io_bell);
+		ring_off(m->mmio, &virtio_queue_at(vp, i)->mem_bell);
 	}
 }
 
@@ -179,10 +185,10 @@ void virtio_kick(struct virtio_pci *vp, u32 queue)
 	}
 	/* Drivers of before 1.0 are known to kick before they set DRIVER_OK. */
 	if (!vp->live && vp->has_legacy && !virtio_has(vp, VIRTIO_F_VERSION_1) &&
-	    vp->queues[queue].vq.enabled)
+	    virtio_queue_at(vp, queue)->vq.enabled)
 		virtio_set_status(vp, vp->status | VIRTIO_S_DRIVER_OK);
-	if (vp->queues[queue].vq.running)
-		sys_write(vp->queues[queue].kick_fd, &one, sizeof(one));
+	if (virtio_queue_at(vp, queue)->vq.running)
+		sys_write(virtio_queue_at(vp, queue)->kick_fd, &one, sizeof(one));
 }
 
 /* --- start and stop -------------------------------------------------------------- */
@@ -197,7 +203,7 @@ static void start(struct virtio_pci *vp)
 		return;
 	/* A device that needs a reset does nothing until then. */
 	for (unsigned i = 0; i < vp->n_queues && !is_broken(vp); i++) {
-		struct virtq *q = &vp->queues[i].vq;
+		struct virtq *q = &virtio_queue_at(vp, i)->vq;
 
 		if (!q->enabled || virtq_start(q, indirect, event_idx) == 0)
 			continue;
@@ -217,8 +223,8 @@ static void stop(struct virtio_pci *vp)
 	del_bells(vp);
 	vp->ops->stop(vp);
 	for (unsigned i = 0; i < vp->n_queues; i++)
-		if (vp->queues[i].vq.running)
-			virtq_stop(&vp->queues[i].vq);
+		if (virtio_queue_at(vp, i)->vq.running)
+			virtq_stop(&virtio_queue_at(vp, i)->vq);
 	vp->started = false;
 }
 
@@ -287,8 +293,8 @@ void virtio_driver_reset(struct virtio_pci *vp)
 	__atomic_store_n(&vp->live, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&vp->config_vector, VIRTIO_NO_VECTOR, __ATOMIC_RELAXED);
 	__atomic_store_n(&vp->broken, false, __ATOMIC_RELAXED);
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		virtq_reset(&vp->queues[i].vq);
+	for (unsigned i = 0; i < rooms_of(vp); i++)
+		virtq_reset(&virtio_queue_at(vp, i)->vq);
 	virtio_take_isr(vp);
 	if (vp->ops->reset)
 		vp->ops->reset(vp);
@@ -317,10 +323,11 @@ static int init_queues(struct virtio_pci *vp, const struct virtio_setup *setup, 
 {
 	struct mem *mem = vp->pd.dev.machine->mem;
 
-	assert(setup->n_queues >= 1 && setup->n_queues <= VIRTIO_MAX_QUEUES);
 	vp->n_queues = setup->n_queues;
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++) {
-		struct virtio_queue *q = &vp->queues[i];
+	vp->more = setup->more;
+	assert(vp->n_queues >= 1 && vp->n_queues <= rooms_of(vp));
+	for (unsigned i = 0; i < rooms_of(vp); i++) {
+		struct virtio_queue *q = virtio_queue_at(vp, i);
 
 		virtq_init(&q->vq, mem, setup->queue_size);
 		q->kick_fd = q->io_bell.fd = q->mem_bell.fd = -1;
@@ -330,7 +337,7 @@ static int init_queues(struct virtio_pci *vp, const struct virtio_setup *setup, 
 
 		if (fd < 0)
 			return err_set_errno(err, fd, "%s: no eventfd", vp->pd.dev.id);
-		vp->queues[i].kick_fd = fd;
+		virtio_queue_at(vp, i)->kick_fd = fd;
 	}
 	return 0;
 }
@@ -338,8 +345,8 @@ static int init_queues(struct virtio_pci *vp, const struct virtio_setup *setup, 
 static void close_queues(struct virtio_pci *vp)
 {
 	for (unsigned i = 0; i < vp->n_queues; i++)
-		if (vp->queues[i].kick_fd >= 0)
-			sys_close(vp->queues[i].kick_fd);
+		if (virtio_queue_at(vp, i)->kick_fd >= 0)
+			sys_close(virtio_queue_at(vp, i)->kick_fd);
 }
 
 static int init_function(struct virtio_pci *vp, const struct virtio_setup *setup, struct error *err)
@@ -445,21 +452,27 @@ void virtio_pci_resume(struct device *dev)
 
 static bool is_vector(u16 vector)
 {
-	return vector == VIRTIO_NO_VECTOR || vector <= VIRTIO_MAX_QUEUES;
+	return vector == VIRTIO_NO_VECTOR || vector <= PCI_MSIX_MAX_VECTORS;
+}
+
+int virtio_queues_check(const struct virtio_queue *loaded, unsigned n, struct error *err)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (!is_vector(loaded[i].vq.vector))
+			return err_set(err, -EINVAL, "virtio: a vector is %u, expected 0..%u",
+				       loaded[i].vq.vector, PCI_MSIX_MAX_VECTORS);
+	return 0;
 }
 
 /* Addresses and sizes of queues are the driver's word: virtq_start judges them. */
 int virtio_pci_state_check(const struct virtio_pci *loaded, struct error *err)
 {
-	bool vectors_ok = is_vector(loaded->config_vector);
-
-	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
-		vectors_ok = vectors_ok && is_vector(loaded->queues[i].vq.vector);
-	if (!vectors_ok)
-		return err_set(err, -EINVAL, "virtio: a vector is beyond %u", VIRTIO_MAX_QUEUES);
+	if (!is_vector(loaded->config_vector))
+		return err_set(err, -EINVAL, "virtio: a vector is %u, expected 0..%u",
+			       loaded->config_vector, PCI_MSIX_MAX_VECTORS);
 	if (loaded->isr & ~(ISR_QUEUE | ISR_CONFIG))
 		return err_set(err, -EINVAL, "virtio: isr is 0x%x, expected 0..3", loaded->isr);
-	return 0;
+	return virtio_queues_check(loaded->queues, VIRTIO_MAX_QUEUES, err);
 }
 
 static void limit_vector(struct virtio_pci *vp, u16 *vector)
@@ -478,6 +491,6 @@ void virtio_pci_post_load(struct device *dev)
 	virtio_update_msix(vp);
 	limit_vector(vp, &vp->config_vector);
 	for (unsigned i = 0; i < vp->n_queues; i++)
-		limit_vector(vp, &vp->queues[i].vq.vector);
+		limit_vector(vp, &virtio_queue_at(vp, i)->vq.vector);
 	pci_set_intx(&vp->pd, vp->isr != 0);
 }

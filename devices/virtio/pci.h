@@ -11,7 +11,9 @@
 #include "devices/virtio/queue.h"
 #include "vmm/core/bus.h"
 
-#define VIRTIO_MAX_QUEUES   16
+#define VIRTIO_MAX_QUEUES   16 /* that every device has room for */
+#define VIRTIO_MORE_QUEUES  48 /* that a device may add */
+#define VIRTIO_MOST_QUEUES  (VIRTIO_MAX_QUEUES + VIRTIO_MORE_QUEUES)
 #define VIRTIO_CONFIG_BYTES 256 /* no device's configuration is longer */
 #define VIRTIO_NO_VECTOR    0xffff
 
@@ -55,6 +57,9 @@ struct virtio_setup {
 	u64 features;	  /* bits of the device type; the transport adds its own */
 	u32 config_bytes; /* of the device's configuration */
 	u16 n_queues, queue_size;
+	/* VIRTIO_MORE_QUEUES of the device's own, saved with it by virtio_queue_state and
+	 * judged by virtio_queues_check; NULL: it needs none. */
+	struct virtio_queue *more;
 };
 
 struct virtio_queue {
@@ -91,11 +96,22 @@ struct virtio_pci {
 	struct mutex isr_lock;	     /* below dev.lock, above irq */
 	u8 isr;			     /* [isr_lock] */
 	struct virtio_queue queues[VIRTIO_MAX_QUEUES];
+	struct virtio_queue *more; /* [const] from number VIRTIO_MAX_QUEUES on */
 };
 
+static inline struct virtio_queue *virtio_queue_at(const struct virtio_pci *vp, unsigned i)
+{
+	const struct virtio_queue *q =
+		i < VIRTIO_MAX_QUEUES ? &vp->queues[i] : &vp->more[i - VIRTIO_MAX_QUEUES];
+
+	assert(i < VIRTIO_MAX_QUEUES || vp->more);
+	return (struct virtio_queue *)(uintptr_t)q;
+}
+
 /* The tables of virtio_pci, to put into a device's own with STATE_STRUCT. */
-extern const struct state_field virtio_pci_state[];
+extern const struct state_field virtio_pci_state[], virtio_queue_state[];
 int virtio_pci_state_check(const struct virtio_pci *loaded, struct error *err);
+int virtio_queues_check(const struct virtio_queue *loaded, unsigned n, struct error *err);
 
 #define VIRTIO_PCI_PROPS(type, member)                                                             \
 	PROP(type, member.prop_disable_legacy, "disable-legacy", PROP_KIND_STR, "auto",            \

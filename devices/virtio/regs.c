@@ -69,7 +69,7 @@ static struct virtio_pci *vp_of(void *owner)
 
 static struct virtq *selected(struct virtio_pci *vp)
 {
-	return vp->queue_select < vp->n_queues ? &vp->queues[vp->queue_select].vq : NULL;
+	return vp->queue_select < vp->n_queues ? &virtio_queue_at(vp, vp->queue_select)->vq : NULL;
 }
 
 static u16 load_vector(const u16 *field)

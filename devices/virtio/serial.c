@@ -195,7 +195,7 @@ static void send_all(struct virtio_serial *vs, unsigned queue, unsigned port)
 
 	while (most-- && served_pop(&vs->served, queue, &c)) {
 		send_bytes(vs, port, &c);
-		virtq_push(&vs->vp.queues[queue].vq, c.head, 0);
+		virtq_push(&virtio_queue_at(&vs->vp, queue)->vq, c.head, 0);
 	}
 }
 
@@ -216,7 +216,7 @@ u32 vser_rx_room(struct virtio_serial *vs, unsigned port)
 		served_refuse(&vs->served, queue, "a buffer to receive into cannot be written");
 		return 0;
 	}
-	virtq_unpop(&vs->vp.queues[queue].vq, 1);
+	virtq_unpop(&virtio_queue_at(&vs->vp, queue)->vq, 1);
 	return (u32)MIN(c.in_bytes, (u64)BYTES_AT_ONCE);
 }
 
@@ -228,7 +228,7 @@ void vser_receive(struct virtio_serial *vs, unsigned port, const u8 *data, size_
 	while (bytes && served_pop(&vs->served, queue, &c)) {
 		u32 n = served_put(&vs->served, &c, data, bytes);
 
-		virtq_push(&vs->vp.queues[queue].vq, c.head, n);
+		virtq_push(&virtio_queue_at(&vs->vp, queue)->vq, c.head, n);
 		data += n;
 		bytes -= n;
 	}
@@ -370,10 +370,11 @@ static int serial_init(struct device *dev, struct error *err)
 		.config_bytes = CONFIG_BYTES,
 		.n_queues = (u16)(2 * vs->prop_max_ports + 2),
 		.queue_size = QUEUE_SIZE,
+		.more = vs->more,
 	};
 	int ret;
 
-	static_assert(VSER_QUEUES <= VIRTIO_MAX_QUEUES, "each port has its queues");
+	static_assert(VSER_QUEUES <= VIRTIO_MOST_QUEUES, "each port has its queues");
 	if (!vs->prop_max_ports || vs->prop_max_ports > VSER_PORTS)
 		return err_set(err, -EINVAL, "maximum ports supported: %u", VSER_PORTS);
 	ret = virtio_pci_init(&vs->vp, &setup, err);
@@ -397,10 +398,11 @@ static void serial_fini(struct device *dev)
 
 static const struct state_field serial_state[] = {
 	STATE_STRUCT(struct virtio_serial, vp, virtio_pci_state),
-	STATE_ARRAY(struct virtio_serial, to_tell),
-	STATE_ARRAY(struct virtio_serial, ready),
-	STATE_ARRAY(struct virtio_serial, guest_open),
-	STATE_ARRAY(struct virtio_serial, told_open),
+	STATE_STRUCT_ARRAY_OPTIONAL(struct virtio_serial, more, virtio_queue_state),
+	STATE_ARRAY_GROWN(struct virtio_serial, to_tell, VSER_PORTS_WAS),
+	STATE_ARRAY_GROWN(struct virtio_serial, ready, VSER_PORTS_WAS),
+	STATE_ARRAY_GROWN(struct virtio_serial, guest_open, VSER_PORTS_WAS),
+	STATE_ARRAY_GROWN(struct virtio_serial, told_open, VSER_PORTS_WAS),
 	STATE_END,
 };
 
@@ -408,10 +410,13 @@ static int serial_check(const void *loaded, struct error *err)
 {
 	const struct virtio_serial *vs = loaded;
 
-	return virtio_pci_state_check(&vs->vp, err);
+	int ret = virtio_pci_state_check(&vs->vp, err);
+
+	return ret < 0 ? ret : virtio_queues_check(vs->more, ARRAY_LEN(vs->more), err);
 }
 
-/* Names are told only of ports that have one. */
+/* Names are told only of ports that have one.  A snapshot that has no more than the first
+ * queues left the others without a size. */
 static void serial_post_load(struct device *dev)
 {
 	struct virtio_serial *vs = of_device(dev);
@@ -419,13 +424,16 @@ static void serial_post_load(struct device *dev)
 	for (unsigned i = 0; i < VSER_PORTS; i++)
 		if (vs->ports[i] && !vs->ports[i]->prop_name)
 			vs->to_tell[i] &= (u8)~TELL(VSER_PORT_NAME);
+	for (unsigned i = 0; i < ARRAY_LEN(vs->more); i++)
+		if (!vs->more[i].vq.size && !vs->more[i].vq.enabled)
+			virtq_reset(&vs->more[i].vq);
 	virtio_pci_post_load(dev);
 }
 
 static const struct prop serial_props[] = {
 	VIRTIO_PCI_PROPS(struct virtio_serial, vp),
-	PROP(struct virtio_serial, prop_max_ports, "max_ports", PROP_KIND_U32, "7",
-	     "how many ports there can be, 1 to 7"),
+	PROP(struct virtio_serial, prop_max_ports, "max_ports", PROP_KIND_U32, "31",
+	     "how many ports there can be, 1 to 31"),
 	PROP_END,
 };
 

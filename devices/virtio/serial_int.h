@@ -6,8 +6,9 @@
 #include "devices/virtio/serial.h"
 #include "devices/virtio/served.h"
 
-#define VSER_PORTS  7 /* two queues each, and two for control */
-#define VSER_QUEUES (2 * VSER_PORTS + 2)
+#define VSER_PORTS     31 /* two queues each, and two for control */
+#define VSER_PORTS_WAS 7  /* in older snapshots */
+#define VSER_QUEUES    (2 * VSER_PORTS + 2)
 
 /* Events of the control queues, virtio 1.2, section 5.3.6.2. */
 enum vser_event {
@@ -34,6 +35,7 @@ struct vser_port {
 /* What is known of a port to the driver, in arrays by its number: all saved. */
 struct virtio_serial {
 	struct virtio_pci vp;
+	struct virtio_queue more[VIRTIO_MORE_QUEUES];
 	struct virtio_served served;
 	u32 prop_max_ports;		     /* [const] */
 	struct vser_port *ports[VSER_PORTS]; /* [vs.lock] NULL: there is none */

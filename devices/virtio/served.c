@@ -11,7 +11,7 @@
 static struct virtq *queue_of(const struct virtio_pci *vp, unsigned queue)
 {
 	assert(queue < vp->n_queues);
-	return (struct virtq *)(uintptr_t)&vp->queues[queue].vq;
+	return &virtio_queue_at(vp, queue)->vq;
 }
 
 bool served_runs(const struct virtio_pci *vp, unsigned queue)
@@ -44,9 +44,10 @@ void served_init(struct virtio_served *s, struct virtio_pci *vp,
 	if (!loop)
 		return;
 	for (unsigned i = 0; i < vp->n_queues; i++) {
-		assert(vp->queues[i].vq.max_size <= SERVED_QUEUE_MAX);
+		assert(virtio_queue_at(vp, i)->vq.max_size <= SERVED_QUEUE_MAX);
 		s->kicks[i].all = s;
-		loop_watch_add(loop, &s->kicks[i].watch, vp->queues[i].kick_fd, POLLIN, kicked);
+		loop_watch_add(loop, &s->kicks[i].watch, virtio_queue_at(vp, i)->kick_fd, POLLIN,
+			       kicked);
 	}
 	s->watched = true;
 }
@@ -61,7 +62,7 @@ void served_again(struct virtio_served *s, unsigned queue)
 {
 	static const u64 one = 1;
 
-	sys_write(s->vp->queues[queue].kick_fd, &one, sizeof(one));
+	sys_write(virtio_queue_at(s->vp, queue)->kick_fd, &one, sizeof(one));
 }
 
 void served_start(struct virtio_served *s)

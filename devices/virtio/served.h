@@ -22,7 +22,7 @@ struct virtio_served {
 	struct virtio_pci *vp; /* [const] */
 	/* The driver kicked, or the queues start: dev.lock is held, the queue runs. */
 	void (*serve)(struct virtio_pci *vp, unsigned queue); /* [const] */
-	struct served_kick kicks[VIRTIO_MAX_QUEUES];	      /* [main] */
+	struct served_kick kicks[VIRTIO_MOST_QUEUES];	      /* [main] */
 	struct iovec iov[SERVED_QUEUE_MAX + VIRTQ_SPARE_IOV]; /* [dev.lock] of one request */
 	bool watched;					      /* [const] */
 };

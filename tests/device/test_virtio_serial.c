@@ -53,8 +53,8 @@ static void open_chardev(struct bench *b, unsigned n)
 	b->peers[n] = fds[1];
 }
 
-/* A console at port 0 and a port with a name, each with a socket. */
-static void start_bench(struct bench *b)
+/* A console at port 0, and a socket for another port. */
+static void start_console(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
 	vdev_init(&b->r);
@@ -62,6 +62,11 @@ static void start_bench(struct bench *b)
 	open_chardev(b, 0);
 	open_chardev(b, 1);
 	add_port(b, &virtconsole_class, 0, NULL);
+}
+
+static void start_bench(struct bench *b)
+{
+	start_console(b);
 	add_port(b, &virtserialport_class, 1, "org.test.0");
 }
 
@@ -149,7 +154,7 @@ static void ports_are_told_of_in_the_order_of_the_book(void **state)
 
 		start_bench(&b);
 		introduce(&b, legacy);
-		assert_int_equal(vdev_config(&b.r, 4, 4), 7);
+		assert_int_equal(vdev_config(&b.r, 4, 4), 31);
 		assert_true(vdev_offered(&b.r) & F_EMERG);
 		end_bench(&b);
 	}
@@ -216,6 +221,76 @@ static void what_is_not_told_yet_is_part_of_a_snapshot(void **state)
 	end_bench(&b);
 }
 
+/* The last port's queues are the last two of 64. */
+static void there_is_room_for_31_ports(void **state)
+{
+	struct prop_value values[] = {{.name = "nr", .text = "30"}, {.name = "chardev"}};
+	struct device_args args = {.values = values, .n_values = 2};
+	struct device *dev;
+	struct error err;
+
+	for (int legacy = 0; legacy < 2; legacy++) {
+		struct bench b;
+
+		start_console(&b);
+		values[1].ptr = b.chardevs[1];
+		args.parent = b.r.dev;
+		assert_int_equal(device_new(&dev, &b.r.fm.m, &virtserialport_class, &args, &err),
+				 0);
+		vdev_start(&b.r, legacy, F_MULTIPORT, 64);
+		give_control_buffers(&b, 16);
+		say(&b, 0, READY, 1);
+		hear(&b, 0, ADD, 1, "");
+		hear(&b, 30, ADD, 1, "");
+		say(&b, 30, PORT_READY, 1);
+		hear(&b, 30, OPEN, 1, "");
+		say(&b, 30, OPEN, 1);
+		vdev_round_trip(&b.r);
+		vdev_send(&b.r, 63, DATA, "last", 4);
+		expect_at(&b, 1, "last");
+		assert_int_equal(write(b.peers[1], "in", 2), 2);
+		vdev_offer(&b.r, 62, DATA, 10);
+		vdev_turn(&b.r);
+		assert_int_equal(vdev_used(&b.r, 62), 2);
+		end_bench(&b);
+	}
+}
+
+/* As they were when there was room for seven ports. */
+static void older_snapshots_can_be_loaded(void **state)
+{
+	const struct device_class *cls = &virtio_serial_class;
+	struct state_field old[32];
+	struct state_buf saved = {0};
+	unsigned n = 0;
+	struct error err;
+	struct bench b;
+
+	for (const struct state_field *f = cls->state; f->kind != STATE_KIND_END; f++) {
+		if (!strcmp(f->name, "more"))
+			continue;
+		old[n] = *f;
+		old[n++].count = f->least ? f->least : f->count;
+	}
+	old[n].kind = STATE_KIND_END;
+	start_bench(&b);
+	introduce(&b, false);
+	say(&b, 1, OPEN, 1);
+	cls->pause(b.r.dev);
+	state_save(&saved, b.r.dev->id, old, b.r.dev);
+	device_reset(b.r.dev);
+	assert_int_equal(device_load(b.r.dev, &saved, &err), 0);
+	cls->resume(b.r.dev);
+	state_buf_fini(&saved);
+	vdev_offer(&b.r, 4, DATA, 10);
+	assert_int_equal(write(b.peers[1], "on", 2), 2);
+	vdev_turn(&b.r);
+	assert_int_equal(vdev_used(&b.r, 4), 2);
+	mmio_write(&b.r.fm, RIG_MEM + 22, 2, 63); /* a queue that was not there */
+	assert_int_equal(mmio_read(&b.r.fm, RIG_MEM + 24, 2), 128);
+	end_bench(&b);
+}
+
 static void drivers_of_one_port_have_a_console(void **state)
 {
 	for (int legacy = 0; legacy < 2; legacy++) {
@@ -242,11 +317,12 @@ static void nonsense_is_counted_or_needs_a_reset(void **state)
 	start_bench(&b);
 	introduce(&b, false);
 	say(&b, 5, PORT_READY, 1);
+	say(&b, 31, PORT_READY, 1);
 	say(&b, 0xffffffff, OPEN, 1);
 	say(&b, 1, PORT_READY, 0);
 	say(&b, 0, READY, 0);
 	say(&b, 1, 77, 3);
-	assert_int_equal(b.r.dev->guest_errors, 4);
+	assert_int_equal(b.r.dev->guest_errors, 5);
 	assert_false(vdev_status(&b.r) & 0x40);
 	vdev_kick(&b.r, 9); /* a queue that is not set up */
 	vdev_send(&b.r, 3, MSG, "short", 5);
@@ -282,12 +358,12 @@ static void ports_have_numbers_of_their_own(void **state)
 
 	start_bench(&b);
 	refuse(&b, &virtserialport_class, "1", "A port already exists at id 1");
-	refuse(&b, &virtserialport_class, "7", "Out-of-range port id specified, max. allowed: 6");
+	refuse(&b, &virtserialport_class, "31", "Out-of-range port id specified, max. allowed: 30");
 	refuse(&b, &virtconsole_class, "0", "A port already exists at id 0");
 	assert_true(device_new(&dev, &b.r.fm.m, &virtserialport_class, &nowhere, &err) < 0);
 	assert_string_equal(err.text,
 			    "No 'virtio-serial-bus' bus found for device 'virtserialport'");
-	for (unsigned i = 2; i < 7; i++) {
+	for (unsigned i = 2; i < 31; i++) {
 		struct device_args args = {.parent = b.r.dev};
 
 		assert_int_equal(device_new(&dev, &b.r.fm.m, &virtserialport_class, &args, &err),
@@ -304,6 +380,8 @@ int main(void)
 		cmocka_unit_test(bytes_go_both_ways),
 		cmocka_unit_test(the_guest_hears_when_the_other_end_goes),
 		cmocka_unit_test(what_is_not_told_yet_is_part_of_a_snapshot),
+		cmocka_unit_test(there_is_room_for_31_ports),
+		cmocka_unit_test(older_snapshots_can_be_loaded),
 		cmocka_unit_test(drivers_of_one_port_have_a_console),
 		cmocka_unit_test(nonsense_is_counted_or_needs_a_reset),
 		cmocka_unit_test(ports_have_numbers_of_their_own),

@@ -46,22 +46,22 @@ def test_ports_and_entropy_work_with_snapshots(kernel, tmp_path, modern):
             "-chardev", "socket,id=a,path=%s,server=on,wait=off" % console,
             "-chardev", "socket,id=b,path=%s,server=on,wait=off" % port,
             "-device", "virtconsole,chardev=a",
-            "-device", "virtserialport,bus=vs.0,nr=3,chardev=b,name=org.test.0",
+            "-device", "virtserialport,bus=vs.0,nr=30,chardev=b,name=org.test.0",
             "-hda", disk, memory=32) as vm:
         vm.serial.expect("console 0")
-        vm.serial.expect("port 3 org.test.0")
+        vm.serial.expect("port 30 org.test.0")
         first = random_bytes(vm)
         with connect(console) as c:
             vm.serial.expect("host 0 open")
             echo(c, b"hello console")
             with connect(port) as p:
-                vm.serial.expect("host 3 open")
+                vm.serial.expect("host 30 open")
                 echo(p, b"x" * 5000)
                 assert vm.monitor("savevm s") == ""
                 echo(p, b"after")
-            vm.serial.expect("host 3 closed")
+            vm.serial.expect("host 30 closed")
             assert vm.monitor("loadvm s") == ""
-            vm.serial.expect("host 3 closed")       # as it was open then
+            vm.serial.expect("host 30 closed")       # as it was open then
             echo(c, b"again")
         assert random_bytes(vm) != first
         assert 'name = "org.test.0"' in vm.monitor("info qtree")
@@ -70,7 +70,7 @@ def test_ports_and_entropy_work_with_snapshots(kernel, tmp_path, modern):
 
 @pytest.mark.parametrize("options, says", [
     (["-device", "virtserialport"], "No 'virtio-serial-bus' bus found for device 'virtserialport'"),
-    (["-device", "virtio-serial,max_ports=31"], "maximum ports supported: 7"),
+    (["-device", "virtio-serial,max_ports=32"], "maximum ports supported: 31"),
     (["-device", "virtio-serial", "-device", "virtserialport,nr=0"], "Port number 0 on virtio-ser"),
     (["-device", "virtio-serial", "-device", "virtserialport,bus=other.0"], "bus found for device"),
     (["-device", "virtio-rng,rng=none"], "Property 'rng' can't find value 'none'"),

@@ -12,7 +12,7 @@
 
 #define PAGE   4096u
 #define FIRST  (16u << 20)
-#define QUEUES 16
+#define QUEUES 64
 #define SLOTS  4 /* buffers of a queue that takes what comes */
 #define ROOM   256u
 
@@ -30,7 +30,7 @@ struct vdev {
 	struct queue q[QUEUES];
 };
 
-static uint8_t ring_pages[24][2 * PAGE] __attribute__((aligned(4096)));
+static uint8_t ring_pages[QUEUES + 8][2 * PAGE] __attribute__((aligned(4096)));
 static unsigned rings_used;
 
 /* --- transport ------------------------------------------------------------------------------ */
@@ -395,7 +395,7 @@ static void look_at_ports(void)
 
 static void start_ports(void)
 {
-	n_ports = 7;
+	n_ports = 31;
 	start(&ports, 2, 2 * n_ports + 2);
 	n_ports = config8(&ports, 4);
 	for (unsigned n = 0; n < 2 * n_ports + 2; n += 2)

@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-#define QUEUE_STRIDE 0x4000u
+#define QUEUE_STRIDE 0x3000u
 #define TURN_NS	     5000000
 
 void vdev_init(struct virtio_rig *r)
@@ -133,7 +133,7 @@ static void negotiate(struct virtio_rig *r, u64 features)
 
 void vdev_start(struct virtio_rig *r, bool legacy, u64 features, unsigned queues)
 {
-	assert(queues <= VIRTIO_MAX_QUEUES);
+	assert(queues <= VIRTIO_MOST_QUEUES);
 	r->legacy = legacy;
 	r->n_queues = queues;
 	set_status(r, 0);

@@ -21,7 +21,7 @@ struct virtio_rig {
 	u8 devfn;
 	bool legacy;
 	unsigned n_queues;
-	struct vring_driver rings[VIRTIO_MAX_QUEUES];
+	struct vring_driver rings[VIRTIO_MOST_QUEUES];
 };
 
 /* A machine without the device; make it with fake_device(&r->fm, class, r->bridge, ...),

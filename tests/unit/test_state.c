@@ -174,6 +174,26 @@ static void an_absent_optional_field_is_zero(void **state)
 	state_buf_fini(&b);
 }
 
+/* Of {1, 2, 0xffff} only what a reader may miss is missing. */
+static void an_array_that_has_grown_takes_the_shorter_one(void **state)
+{
+	static const struct state_field grown[] = {STATE_ARRAY_GROWN(struct thing, array, 2),
+						   STATE_END};
+	struct thing t = {.array = {7, 7, 7}};
+	struct state_field was[] = {STATE_ARRAY(struct thing, array), STATE_END};
+	struct state_buf b;
+	struct error err;
+
+	was[0].count = 2;
+	b = saved(was);
+	assert_int_equal(state_load(&b, "thing", grown, &t, &err), 0);
+	assert_int_equal(t.array[1], 2);
+	assert_int_equal(t.array[2], 0);
+	state_buf_fini(&b);
+	was[0].count = 1;
+	expect_error(was, grown, "state of 'thing': array is 1 x 2 bytes, expected 3 x 2");
+}
+
 static void a_field_that_comes_twice_is_refused(void **state)
 {
 	static const struct state_field twice[] = {STATE(struct thing, byte),
@@ -248,6 +268,7 @@ int main(void)
 		cmocka_unit_test(a_field_of_another_kind_is_named),
 		cmocka_unit_test(another_section_is_named),
 		cmocka_unit_test(an_absent_optional_field_is_zero),
+		cmocka_unit_test(an_array_that_has_grown_takes_the_shorter_one),
 		cmocka_unit_test(a_field_that_comes_twice_is_refused),
 		cmocka_unit_test(a_bool_must_be_zero_or_one),
 		cmocka_unit_test(every_cut_is_noticed),

@@ -236,9 +236,10 @@ static int take_element(struct reader *r, const struct state_field *field, u8 *t
 	return ret < 0 ? ret : take_fields(&inner, field->fields, to);
 }
 
-/* The field's type as stored, which must be the table's. */
-static int check_type(struct reader *r, const struct state_field *field)
+/* The field's type as stored, which must be the table's, and how many there are. */
+static int take_type(struct reader *r, const struct state_field *field, u32 *n)
 {
+	u32 least = field->least ? field->least : field->count;
 	u32 want_size = field->kind == STATE_KIND_STRUCT ? 0 : field->size;
 	u32 count = 0;
 	u8 kind = 0, size = 0;
@@ -253,18 +254,20 @@ static int check_type(struct reader *r, const struct state_field *field)
 	if (kind != field->kind)
 		return err_set(r->err, -EINVAL, "state of '%s': %s is of kind %u, expected %u",
 			       r->section, field->name, kind, field->kind);
-	if (size != want_size || count != field->count)
+	if (size != want_size || count < least || count > field->count)
 		return err_set(r->err, -EINVAL,
 			       "state of '%s': %s is %u x %u bytes, expected %u x %u", r->section,
 			       field->name, count, size, field->count, want_size);
+	*n = count;
 	return 0;
 }
 
 static int take_field(struct reader *r, const struct state_field *field, u8 *object)
 {
-	int ret = check_type(r, field);
+	u32 n = 0;
+	int ret = take_type(r, field, &n);
 
-	for (u32 i = 0; ret == 0 && i < field->count; i++)
+	for (u32 i = 0; ret == 0 && i < n; i++)
 		ret = take_element(r, field, object + field->offset + (size_t)i * field->size);
 	return ret;
 }

@@ -17,6 +17,7 @@ struct state_field {
 	u32 offset;
 	u32 size;  /* of one element */
 	u32 count; /* 1, or the array's length */
+	u32 least; /* elements that there must be; 0: count */
 	enum state_kind kind;
 	bool optional;
 	const struct state_field *fields; /* of STATE_KIND_STRUCT */
@@ -47,6 +48,14 @@ struct state_field {
 		.size = sizeof(((type *)0)->member[0]), .count = ARRAY_LEN(((type *)0)->member),   \
 		.kind = STATE_KIND_OF_(((type *)0)->member[0])                                     \
 	}
+/* It was shorter once: snapshots may have no more than the first `was` elements; the
+ * others are 0 then. */
+#define STATE_ARRAY_GROWN(type, member, was)                                                       \
+	{                                                                                          \
+		.name = #member, .offset = offsetof(type, member),                                 \
+		.size = sizeof(((type *)0)->member[0]), .count = ARRAY_LEN(((type *)0)->member),   \
+		.least = (was), .kind = STATE_KIND_OF_(((type *)0)->member[0])                     \
+	}
 /* An embedded struct, or an array of them, with a table of its own. */
 #define STATE_STRUCT(type, member, table)                                                          \
 	{                                                                                          \
@@ -59,6 +68,12 @@ struct state_field {
 		.name = #member, .offset = offsetof(type, member),                                 \
 		.size = sizeof(((type *)0)->member[0]), .count = ARRAY_LEN(((type *)0)->member),   \
 		.kind = STATE_KIND_STRUCT, .fields = (table)                                       \
+	}
+#define STATE_STRUCT_ARRAY_OPTIONAL(type, member, table)                                           \
+	{                                                                                          \
+		.name = #member, .offset = offsetof(type, member),                                 \
+		.size = sizeof(((type *)0)->member[0]), .count = ARRAY_LEN(((type *)0)->member),   \
+		.kind = STATE_KIND_STRUCT, .optional = true, .fields = (table)                     \
 	}
 #define STATE_END                                                                                  \
 	{                                                                                          \
