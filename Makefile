@@ -159,6 +159,7 @@ BLOCK := \
 	block/qcow2/refcount.o \
 	block/qcow2/refcount_width.o \
 	block/qcow2/resize.o \
+	block/qcow2/slice.o \
 	block/qcow2/snapshot.o \
 	block/qcow2/snapshot_live.o \
 	block/qcow2/snapshot_ops.o \
@@ -420,6 +421,7 @@ UNIT_TESTS := \
 	test_qcow2_hostile \
 	test_qcow2_live \
 	test_qcow2_model \
+	test_qcow2_slice \
 	test_qcow2_snapshot \
 	test_ram_load \
 	test_ram_save \

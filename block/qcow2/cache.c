@@ -53,22 +53,35 @@ int cache_set_n(struct table_cache *c, u32 n)
 	return 0;
 }
 
-/* Throw out what was not used lately until one more fits, or all is in use. */
+/* Out of the list goes the first that was not used lately; NULL: none is clean. */
+static struct table *oldest_clean(struct table_cache *c)
+{
+	struct table *t;
+
+	if (list_empty(&c->clean))
+		return NULL;
+	while ((t = list_entry(c->clean.next, struct table, link))->used) {
+		t->used = false;
+		list_del(&t->link);
+		list_append(&c->clean, &t->link);
+	}
+	return t;
+}
+
+bool cache_evict(struct table_cache *c)
+{
+	struct table *t = oldest_clean(c);
+
+	if (t)
+		table_free(c, t);
+	return t != NULL;
+}
+
+/* Until one more fits, or all is in use. */
 static void make_room(struct table_cache *c)
 {
-	u32 steps = 2 * c->count;
-
-	while (c->count >= c->max && steps-- && !list_empty(&c->clean)) {
-		struct table *t = list_entry(c->clean.next, struct table, link);
-
-		if (t->used) {
-			t->used = false;
-			list_del(&t->link);
-			list_append(&c->clean, &t->link);
-			continue;
-		}
-		table_free(c, t);
-	}
+	while (c->count >= c->max && cache_evict(c))
+		;
 }
 
 static int table_new(struct table_cache *c, u32 index, u64 hoff, struct table **out)

@@ -55,6 +55,8 @@ static inline struct table *cache_peek(struct table_cache *c, u32 index)
 
 /* Bring in the table, which is not here, from hoff of `file`.  Suspends. */
 int cache_load(struct fiber *f, struct table_cache *c, struct image *file, u32 index, u64 hoff);
+/* Throw out a clean table that was not used lately; false: there is none. */
+bool cache_evict(struct table_cache *c);
 /* A table of zeros that is not in the file yet: fresh, all dirty.  blank: neither is
  * anything else at its place.  -ENOMEM. */
 int cache_add_fresh(struct table_cache *c, u32 index, u64 hoff, bool blank, struct table **out);

@@ -37,15 +37,20 @@ static bool is_known_hole(struct qcow2 *q, u64 goff, u64 bytes)
 	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
 	u64 last = goff + bytes - 1;
 	struct table *t;
+	u32 i;
 
 	if (unlikely((goff ^ last) >> q->cluster_bits || q->extended || q->crypt.method ||
 		     l1_index >= q->l1_entries || !bytes))
 		return false;
+	i = (u32)(goff >> q->cluster_bits) & (q->l2_entries - 1);
 	t = cache_peek(&q->l2, l1_index);
+	if (!t && l2_has_slices(q)) {
+		t = slice_peek(q, l1_index, i);
+		i &= l2_slice_entries(q) - 1;
+	}
 	if (!t)
 		return !q->l2.tables[l1_index] && !(q->l1[l1_index] & ENTRY_HOFF);
-	return l2_kind(q, l2_entry(t, (u32)(goff >> q->cluster_bits) & (q->l2_entries - 1))) ==
-	       EXTENT_HOLE;
+	return l2_kind(q, l2_entry(t, i)) == EXTENT_HOLE;
 }
 
 static bool may_pass(struct image *img, u64 goff, u64 bytes)

@@ -24,6 +24,8 @@ static int load_table(struct fiber *f, struct qcow2 *q, u32 l1_index)
 	if (!is_aligned(hoff, q->cluster_bytes))
 		return qcow2_corrupt(f, q, "L2 table offset %#llx unaligned (L1 index: %#x)",
 				     (unsigned long long)hoff, l1_index);
+	slices_forget(q, hoff);
+	slices_make_room(q);
 	return cache_load(f, &q->l2, q->img.below, l1_index, hoff);
 }
 
@@ -75,6 +77,7 @@ static int install(struct qcow2 *q, u32 l1_index, struct table *old, const struc
 	assert(ret != -EEXIST); /* the allocator looked */
 	if (ret < 0)
 		return ret;
+	slices_forget(q, hoff);
 	if (old) {
 		u64 old_hoff = old->hoff;
 
@@ -85,6 +88,7 @@ static int install(struct qcow2 *q, u32 l1_index, struct table *old, const struc
 		overlap_remove(&q->metadata, old_hoff >> q->cluster_bits);
 		cluster_free(q, old_hoff, 1);
 	} else {
+		slices_make_room(q);
 		ret = cache_add_fresh(&q->l2, l1_index, hoff, a->zeroed, &t);
 		if (ret < 0) {
 			overlap_remove(&q->metadata, hoff >> q->cluster_bits);
@@ -215,6 +219,28 @@ int l2_place_extent(struct fiber *f, struct qcow2 *q, const struct table *t, u64
 	return 0;
 }
 
+/* The table of l1_index, or the part of it that entry *i is in: then *i and *left are
+ * cut to that. */
+static int l2_get_part(struct fiber *f, struct qcow2 *q, u64 goff, u32 *i, u64 *left,
+		       struct table **out)
+{
+	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
+	u64 span = (u64)l2_slice_entries(q) << q->cluster_bits;
+	int ret;
+
+	if (l2_has_slices(q)) {
+		ret = slice_get(f, q, l1_index, *i, out);
+		if (ret < 0)
+			return ret;
+		if (*out) {
+			*i &= l2_slice_entries(q) - 1;
+			*left = MIN(*left, span - (goff & (span - 1)));
+			return 0;
+		}
+	}
+	return l2_get(f, q, l1_index, out);
+}
+
 int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent *out)
 {
 	u32 l1_index = (u32)(goff >> (q->cluster_bits + q->l2_bits));
@@ -226,7 +252,7 @@ int l2_map(struct fiber *f, struct qcow2 *q, u64 goff, u64 bytes, struct extent 
 	int ret;
 
 	if (unlikely(!t)) {
-		ret = l2_get(f, q, l1_index, &t);
+		ret = l2_get_part(f, q, goff, &i, &left, &t);
 		if (ret < 0)
 			return ret;
 	}

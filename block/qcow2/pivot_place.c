@@ -326,6 +326,7 @@ static void settle_tables(struct pivot *p)
 {
 	struct qcow2 *q = p->q;
 
+	slices_forget_all(q); /* tables were written that never were in the cache */
 	for (u32 i = 0; i < q->l1_entries; i++)
 		settle_table(p, i);
 	/* A table left at one index may be in use at another. */

@@ -223,6 +223,7 @@ void qcow2_unload(struct qcow2 *q)
 	pack_fini(q);
 	depths_free(q->below.depths);
 	q->below = (struct depths_memory){0};
+	slices_fini(&q->slices);
 	cache_fini(&q->l2);
 	cache_fini(&q->blocks);
 	overlap_fini(&q->metadata);
@@ -288,6 +289,7 @@ static int qcow2_open(struct fiber *f, struct image *img, const struct open_poli
 	list_init(&q->freed);
 	list_init(&q->durable);
 	list_init(&q->ios);
+	slices_init(&q->slices);
 	fiber_queue_init(&q->commit_queue);
 	fiber_queue_init(&q->change_queue);
 	fiber_mutex_init(&q->alloc_lock);

@@ -8,11 +8,11 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "block/image.h"
-#include "block/qcow2/cache.h"
 #include "block/qcow2/crypt.h"
 #include "block/qcow2/format.h"
 #include "block/qcow2/overlap.h"
 #include "block/qcow2/pending.h"
+#include "block/qcow2/slice.h"
 #include "block/qcow2/snapshot.h"
 
 #define HEADER_SECTOR 512u
@@ -72,6 +72,7 @@ struct qcow2 {
 	bool l1_fresh; /* whole table at a new place */
 	bool layout_dirty;
 	struct table_cache l2;
+	struct slices slices;		  /* of its tables */
 	struct range_locks cluster_locks; /* guest bytes being allocated or freed */
 
 	/* Refcounts */
@@ -107,9 +108,8 @@ struct qcow2 {
 	struct list freed, durable;   /* struct freed_run */
 	u64 freed_runs, durable_runs; /* of both lists; of the second */
 	struct list ios;	      /* struct io_track, oldest first */
-	u64 io_seq;
-	u64 written, synced; /* writes completed; those of them known durable */
-	u64 commits_begun, commits_done;
+	u64 written, synced;	      /* writes completed; those of them known durable */
+	u64 io_seq, commits_begun, commits_done;
 	int commit_result;
 	bool committing, closing, frozen;
 	bool commit_refcounts; /* lazy: the next commit writes them all the same */
