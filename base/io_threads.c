@@ -69,20 +69,23 @@ static void threads_wait(struct loop *loop, s64 timeout_ns)
 	struct threads *t = loop->backend;
 	struct timespec ts = {.tv_sec = timeout_ns / NS_PER_SEC,
 			      .tv_nsec = timeout_ns % NS_PER_SEC};
-	u64 bell;
+	u64 count;
 
 	if (t->stale)
 		build_fds(loop, t);
 	if (ppoll(t->fds, t->n, timeout_ns < 0 ? NULL : &ts, NULL) <= 0)
 		return; /* time is up, or a signal: the loop looks for itself */
 	if (t->fds[0].revents)
-		sys_read(loop->event_fd, &bell, sizeof(bell));
+		sys_read(loop->event_fd, &count, sizeof(count));
 	for (unsigned i = 1; i < t->n; i++) {
 		struct loop_watch *w = t->watches[i];
 
 		/* Earlier callbacks may have deleted or paused it. */
-		if (w && t->fds[i].revents && w->events)
-			w->fn(w, (u32)t->fds[i].revents);
+		if (!w || !t->fds[i].revents || !w->events)
+			continue;
+		if (w->bell)
+			sys_read(w->fd, &count, sizeof(count));
+		w->fn(w, (u32)t->fds[i].revents);
 	}
 }
 

@@ -115,7 +115,8 @@ static void start_backlog(struct ring *r)
 
 /* --- descriptors ----------------------------------------------------------- */
 
-/* Polls are one-shot: level-triggered watches are armed again by each wait. */
+/* Polls are one-shot: level-triggered watches are armed again by each wait.  A bell's
+ * stays armed and reports every write, though nobody reads what is written. */
 static void arm_polls(struct ring *r)
 {
 	while (!list_empty(&r->to_arm)) {
@@ -127,7 +128,10 @@ static void arm_polls(struct ring *r)
 		list_del(&p->link);
 		p->armed = true;
 		p->events = p->watch->events;
-		io_uring_prep_poll_add(sqe, p->watch->fd, p->events);
+		if (p->watch->bell)
+			io_uring_prep_poll_multishot(sqe, p->watch->fd, p->events);
+		else
+			io_uring_prep_poll_add(sqe, p->watch->fd, p->events);
 		set_data(sqe, p, TAG_POLL);
 	}
 }
@@ -207,19 +211,19 @@ static s32 without_false_urgency(const struct loop_watch *watch, s32 res)
 	return poll(&now, 1, 0) > 0 ? now.revents : 0;
 }
 
-static void poll_done(struct ring *r, struct ring_poll *p, s32 res)
+static void poll_done(struct ring *r, struct ring_poll *p, s32 res, bool more)
 {
 	struct loop_watch *watch = p->watch;
 
-	p->armed = false;
-	if (!watch) {
+	p->armed = more;
+	if (!watch && !more) {
 		list_del(&p->link);
 		free(p);
-		return;
 	}
-	if (!watch->events)
+	if (!watch || !watch->events)
 		return;
-	list_append(&r->to_arm, &p->link);
+	if (!more)
+		list_append(&r->to_arm, &p->link);
 	res = without_false_urgency(watch, res);
 	if (!res)
 		return;
@@ -235,7 +239,7 @@ static void deliver(struct ring *r, u64 data, s32 res, u32 flags)
 
 	switch ((enum cqe_tag)(data & TAG_MASK)) {
 	case TAG_OP: io_op_result(p, res); break;
-	case TAG_POLL: poll_done(r, p, res); break;
+	case TAG_POLL: poll_done(r, p, res, flags & IORING_CQE_F_MORE); break;
 	case TAG_BELL: r->bell_armed = flags & IORING_CQE_F_MORE; break;
 	default: break;
 	}

@@ -14,6 +14,7 @@
 #include "base/loop_internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <strings.h>
 #include <sys/eventfd.h>
 
@@ -196,9 +197,19 @@ void loop_watch_add(struct loop *loop, struct loop_watch *watch, int fd, u32 eve
 	loop->ops->watch_add(loop, watch);
 }
 
+void loop_watch_bell(struct loop *loop, struct loop_watch *watch, int fd,
+		     void (*fn)(struct loop_watch *watch, u32 revents))
+{
+	assert(loop_is_current(loop));
+	*watch = (struct loop_watch){
+		.loop = loop, .fd = fd, .events = POLLIN, .fn = fn, .bell = true};
+	list_append(&loop->watches, &watch->link);
+	loop->ops->watch_add(loop, watch);
+}
+
 void loop_watch_set(struct loop_watch *watch, u32 events)
 {
-	assert(loop_is_current(watch->loop));
+	assert(loop_is_current(watch->loop) && !watch->bell);
 	if (watch->events == events)
 		return;
 	watch->events = events;

@@ -61,11 +61,16 @@ struct loop_watch {
 	int fd;
 	u32 events;
 	void (*fn)(struct loop_watch *watch, u32 revents);
+	bool bell;     /* [const] of loop_watch_bell */
 	void *backend; /* owned by the loop */
 };
 void loop_watch_add(struct loop *loop, struct loop_watch *watch, int fd, u32 events,
 		    void (*fn)(struct loop_watch *watch, u32 revents));
-void loop_watch_set(struct loop_watch *watch, u32 events); /* 0: pause */
+/* An eventfd whose count is of no interest, only that it was written to: fn is called
+ * after that (and may be without), and leaves the descriptor alone. */
+void loop_watch_bell(struct loop *loop, struct loop_watch *watch, int fd,
+		     void (*fn)(struct loop_watch *watch, u32 revents));
+void loop_watch_set(struct loop_watch *watch, u32 events); /* 0: pause; not of bells */
 /* After this fn is not called again and the descriptor may be closed. */
 void loop_watch_del(struct loop_watch *watch);
 

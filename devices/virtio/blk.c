@@ -19,7 +19,6 @@
 #include "devices/virtio/pci.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 
 #define VIRTIO_TYPE_BLK	 2
@@ -384,11 +383,7 @@ static void serve(struct vblk_queue *q)
 
 static void kicked(struct loop_watch *watch, u32 revents)
 {
-	struct vblk_queue *q = container_of(watch, struct vblk_queue, watch);
-	u64 count;
-
-	sys_read(watch->fd, &count, sizeof(count));
-	serve(q);
+	serve(container_of(watch, struct vblk_queue, watch));
 }
 
 /* Once per turn: one index update and at most one interrupt for all that is done. */
@@ -421,7 +416,7 @@ static void start_on_loop(void *arg)
 		q->stalled = false;
 		if (!q->vq->running)
 			continue;
-		loop_watch_add(loop, &q->watch, v->vp.queues[i].kick_fd, POLLIN, kicked);
+		loop_watch_bell(loop, &q->watch, v->vp.queues[i].kick_fd, kicked);
 		serve(q);
 	}
 }

@@ -12,7 +12,6 @@
 #include "devices/virtio/net_int.h"
 
 #include <errno.h>
-#include <poll.h>
 
 #define VIRTIO_TYPE_NET	  1
 #define LEGACY_DEVICE_ID  0x1000
@@ -236,8 +235,7 @@ static void watch_queues(struct virtio_net *v)
 	for (unsigned i = 0; i < v->vp.n_queues; i++) {
 		v->kicks[i].v = v;
 		v->kicks[i].queue = i;
-		loop_watch_add(loop, &v->kicks[i].watch, v->vp.queues[i].kick_fd, POLLIN,
-			       vnet_kicked);
+		loop_watch_bell(loop, &v->kicks[i].watch, v->vp.queues[i].kick_fd, vnet_kicked);
 	}
 	loop_idle_add(loop, &v->idle, vnet_turn_ends);
 }

@@ -365,9 +365,7 @@ void vnet_kicked(struct loop_watch *watch, u32 revents)
 	struct vnet_kick *k = container_of(watch, struct vnet_kick, watch);
 	struct virtio_net *v = k->v;
 	bool receives;
-	u64 count;
 
-	sys_read(watch->fd, &count, sizeof(count));
 	mutex_lock(&v->lock);
 	receives = k->queue != vnet_ctrl_queue(v) && k->queue % 2 == VNET_RX;
 	if (k->queue == vnet_ctrl_queue(v))

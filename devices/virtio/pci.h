@@ -64,7 +64,7 @@ struct virtio_setup {
 
 struct virtio_queue {
 	struct virtq vq;
-	int kick_fd; /* [const] written by doorbells; whoever serves the queue reads it */
+	int kick_fd; /* [const] written by doorbells; whoever serves the queue watches it */
 	struct bus_doorbell io_bell, mem_bell; /* [dev.lock] fd -1: none */
 };
 

@@ -6,8 +6,6 @@
 
 #include "base/io.h"
 
-#include <poll.h>
-
 static struct virtq *queue_of(const struct virtio_pci *vp, unsigned queue)
 {
 	assert(queue < vp->n_queues);
@@ -26,9 +24,7 @@ static void kicked(struct loop_watch *watch, u32 revents)
 	struct served_kick *kick = container_of(watch, struct served_kick, watch);
 	struct virtio_served *s = kick->all;
 	unsigned queue = (unsigned)(kick - s->kicks);
-	u64 count;
 
-	sys_read(watch->fd, &count, sizeof(count));
 	LOCK_SCOPE(&s->vp->pd.dev.lock);
 	if (served_runs(s->vp, queue))
 		s->serve(s->vp, queue);
@@ -46,8 +42,7 @@ void served_init(struct virtio_served *s, struct virtio_pci *vp,
 	for (unsigned i = 0; i < vp->n_queues; i++) {
 		assert(virtio_queue_at(vp, i)->vq.max_size <= SERVED_QUEUE_MAX);
 		s->kicks[i].all = s;
-		loop_watch_add(loop, &s->kicks[i].watch, virtio_queue_at(vp, i)->kick_fd, POLLIN,
-			       kicked);
+		loop_watch_bell(loop, &s->kicks[i].watch, virtio_queue_at(vp, i)->kick_fd, kicked);
 	}
 	s->watched = true;
 }

@@ -294,6 +294,65 @@ static void a_deleted_watch_is_not_called_even_if_it_was_ready(void **state)
 	assert_int_equal(loop_run_fiber(*state, delete_from_callback, NULL), 0);
 }
 
+struct bell {
+	struct loop_watch watch;
+	unsigned calls;
+	bool deletes;
+};
+
+static void bell_rings(struct loop_watch *watch, u32 revents)
+{
+	struct bell *b = container_of(watch, struct bell, watch);
+
+	b->calls++;
+	if (b->deletes)
+		loop_watch_del(&b->watch);
+}
+
+static void ring_and_settle(struct fiber *f, struct bell *b, int fd)
+{
+	unsigned before = b->calls;
+	u64 one = 1;
+
+	assert_int_equal(sys_write(fd, &one, sizeof(one)), sizeof(one));
+	for (unsigned i = 0; i < 5000 && b->calls == before; i++)
+		fiber_sleep_ns(f, NS_PER_MS);
+	settle(f);
+	assert_int_equal(b->calls, before + 1); /* and not again and again */
+}
+
+static void watch_a_bell(struct fiber *f, void *arg)
+{
+	struct bell b = {.calls = 0};
+	int fd = sys_eventfd();
+	u64 one = 1;
+
+	loop_watch_bell(fiber_loop(f), &b.watch, fd, bell_rings);
+	settle(f);
+	assert_int_equal(b.calls, 0);
+	for (unsigned i = 0; i < 3; i++)
+		ring_and_settle(f, &b, fd);
+	loop_watch_del(&b.watch);
+	assert_int_equal(sys_write(fd, &one, sizeof(one)), sizeof(one));
+	settle(f);
+	assert_int_equal(b.calls, 3);
+
+	/* What rang before is heard; and a bell may be deleted by what it calls. */
+	loop_watch_bell(fiber_loop(f), &b.watch, fd, bell_rings);
+	for (unsigned i = 0; i < 5000 && b.calls == 3; i++)
+		fiber_sleep_ns(f, NS_PER_MS);
+	assert_in_range(b.calls, 4, 5);
+	settle(f);
+	b.deletes = true;
+	ring_and_settle(f, &b, fd);
+	sys_close(fd);
+}
+
+static void a_bell_calls_for_every_time_it_rings_and_is_not_read(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, watch_a_bell, NULL), 0);
+}
+
 static void hang_up(struct fiber *f, void *arg)
 {
 	struct pipe_watch p;
@@ -531,6 +590,7 @@ static void threads_step_in_where_the_host_forbids_io_uring(void **state)
 		X(a_stop_before_the_run_is_not_lost),                                              \
 		X(a_watch_calls_while_there_is_something_and_can_be_paused),                       \
 		X(a_deleted_watch_is_not_called_even_if_it_was_ready), X(a_hang_up_is_reported),   \
+		X(a_bell_calls_for_every_time_it_rings_and_is_not_read),                           \
 		X(data_is_not_called_urgent_because_it_wakes),                                     \
 		X(descriptors_may_be_closed_and_used_again_at_once),                               \
 		X(idle_hooks_run_before_the_loop_waits),                                           \
