@@ -18,7 +18,7 @@ struct display {
 	struct list listeners;
 	struct loop_timer timer;
 	u64 pause_ns; /* until the next scan */
-	bool changed; /* in this scan */
+	bool changed; /* in this scan, by somebody */
 	struct loop_call poke;
 	bool poked; /* [atomic] the call is on its way */
 };
@@ -46,6 +46,11 @@ void display_refresh(struct display *d)
 	d->changed = false;
 	if (d->source)
 		d->source->draw(d->source, d);
+}
+
+void display_blinked(struct display *d)
+{
+	d->changed = false;
 }
 
 static void scan(struct loop_timer *timer)

@@ -47,5 +47,7 @@ struct surface *display_surface(struct display *d);
 /* For sources.  The size as it is when there is no memory for another. */
 struct surface *display_resize(struct display *d, u32 width, u32 height);
 void display_changed(struct display *d, const struct rect *r);
+/* What this call of draw has changed is time's doing: no sign of more. */
+void display_blinked(struct display *d);
 
 #endif

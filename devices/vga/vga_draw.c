@@ -25,7 +25,11 @@ struct vga_screen {
 	struct vga_scan scan;
 	u64 *dirty;	  /* [const] room for a bit a page */
 	struct rect rect; /* changed lines not yet told; height 0: none */
+	bool blinking;	  /* there are characters that do */
 };
+
+/* What differs from what is shown; memory apart. */
+enum news { NEWS_NONE, NEWS_BLINK, NEWS_ALL };
 
 static bool is_dirty(const u64 *bits, u64 first, u64 last)
 {
@@ -88,6 +92,22 @@ static void draw_planes(struct vga_screen *s, struct display *d)
 		vga_scan_line(&s->scan);
 		update_line(s, d, y, s->scan.pixels);
 	}
+	s->blinking = s->scan.blinking;
+}
+
+/* The lines where the cursor is, or was. */
+static void draw_cursor(struct vga_screen *s, struct display *d)
+{
+	vga_scan_begin(&s->scan, &s->now, s->vga->vram);
+	for (u32 y = 0; y < s->now.height; y++) {
+		if (!vga_scan_shows(&s->scan, s->now.cursor) &&
+		    !vga_scan_shows(&s->scan, s->shown.cursor)) {
+			vga_scan_skip(&s->scan);
+			continue;
+		}
+		vga_scan_line(&s->scan);
+		update_line(s, d, y, s->scan.pixels);
+	}
 }
 
 static bool line_is_dirty(const struct vga_screen *s, u32 y)
@@ -120,8 +140,25 @@ static bool planes_are_dirty(const struct vga_screen *s)
 	return is_dirty(s->dirty, 0, pages - 1);
 }
 
-/* What is new since the last call; true: everything may be. */
-static bool look(struct vga_screen *s)
+/* Has time alone made the view another one? */
+static bool only_blinks(struct vga_screen *s)
+{
+	struct vga_view *now = &s->now;
+	u32 cursor = now->cursor;
+	bool blinked_off = now->blinked_off, same;
+
+	if (cursor != s->shown.cursor && cursor != UINT32_MAX && s->shown.cursor != UINT32_MAX)
+		return false; /* it has moved */
+	now->cursor = s->shown.cursor;
+	now->blinked_off = s->shown.blinked_off;
+	same = memcmp(now, &s->shown, sizeof(*now)) == 0;
+	now->cursor = cursor;
+	now->blinked_off = blinked_off;
+	return same;
+}
+
+/* What is new since the last call. */
+static enum news look(struct vga_screen *s)
 {
 	struct vga *v = s->vga;
 	bool all = v->redraw;
@@ -133,7 +170,21 @@ static bool look(struct vga_screen *s)
 	if (mem_dirty_collect(v->vram_region, MEM_DIRTY_DISPLAY, s->dirty) < 0)
 		all = true;
 	vga_view_get(v, clock_now(v->pci.dev.machine->clock), &s->now);
-	return all || memcmp(&s->now, &s->shown, sizeof(s->now)) != 0;
+	if (!all && memcmp(&s->now, &s->shown, sizeof(s->now)) == 0)
+		return NEWS_NONE;
+	return !all && only_blinks(s) ? NEWS_BLINK : NEWS_ALL;
+}
+
+/* With the lock held.  True: something blinked, and nothing else was new. */
+static bool draw_vga(struct vga_screen *s, struct display *d, enum news news)
+{
+	bool dirty = planes_are_dirty(s);
+
+	if (news == NEWS_ALL || dirty || (news == NEWS_BLINK && s->blinking))
+		draw_planes(s, d);
+	else if (news == NEWS_BLINK)
+		draw_cursor(s, d);
+	return news == NEWS_BLINK && !dirty;
 }
 
 static void draw(struct display_source *source, struct display *d)
@@ -141,22 +192,25 @@ static void draw(struct display_source *source, struct display *d)
 	struct vga_screen *s = container_of(source, struct vga_screen, source);
 	struct mutex *lock = &s->vga->pci.dev.lock;
 	struct surface *surface = display_surface(d);
-	bool all;
+	enum news news;
+	bool blinked = false;
 
 	mutex_lock(lock);
-	all = look(s);
+	news = look(s);
 	if (s->now.width)
 		surface = display_resize(d, s->now.width, s->now.height);
 	/* No mode is set yet, or no memory for a screen of this size. */
 	if (surface->width == s->now.width && surface->height == s->now.height) {
-		if (s->now.kind != VGA_LINEAR && (all || planes_are_dirty(s)))
-			draw_planes(s, d);
+		if (s->now.kind != VGA_LINEAR)
+			blinked = draw_vga(s, d, news);
 		s->shown = s->now;
 	}
 	mutex_unlock(lock);
 	if (s->now.kind == VGA_LINEAR && surface->width == s->now.width)
-		draw_linear(s, d, all);
+		draw_linear(s, d, news != NEWS_NONE);
 	tell(s, d);
+	if (blinked)
+		display_blinked(d);
 }
 
 /* --- life ----------------------------------------------------------------------------- */

@@ -49,6 +49,7 @@ static u32 *put_character(struct vga_scan *s, u32 *to, u32 address)
 	u32 bits = s->vram[4 * (u64)(font % VGA_PLANE_BYTES) + 2];
 	u8 back = attr >> 4 & (v->blinks ? 7 : 15);
 
+	s->blinking |= v->blinks && attr & 0x80;
 	if (v->blinked_off && attr & 0x80)
 		bits = 0;
 	if (v->mono && s->row == v->underline && (attr & 0x77) == 0x01)
@@ -126,7 +127,7 @@ void vga_scan_begin(struct vga_scan *s, const struct vga_view *view, const u8 *v
 	s->row = view->row_preset;
 	s->pan = view->pan;
 	s->y = 0;
-	s->second = false;
+	s->second = s->blinking = false;
 }
 
 static void next_line(struct vga_scan *s)
@@ -167,6 +168,18 @@ void vga_scan_line(struct vga_scan *s)
 								 : address + column);
 	s->pixels = s->line + s->pan * v->scale;
 	next_line(s);
+}
+
+void vga_scan_skip(struct vga_scan *s)
+{
+	next_line(s);
+}
+
+bool vga_scan_shows(const struct vga_scan *s, u32 address)
+{
+	u32 first = s->address + s->byte_pan;
+
+	return address < VGA_PLANE_BYTES && ((address - first) & 0xffff) <= s->view->columns;
 }
 
 /* --- linear memory -------------------------------------------------------------- */

@@ -47,13 +47,17 @@ struct vga_scan {
 	const u8 *vram;
 	u32 address, y;
 	u8 row, pan;
-	bool second; /* of two equal lines */
+	bool second;   /* of two equal lines */
+	bool blinking; /* a character of those drawn so far does */
 	u32 byte_pan;
 	const u32 *pixels;
 	u32 line[VGA_MAX_LINE];
 };
 void vga_scan_begin(struct vga_scan *scan, const struct vga_view *view, const u8 *vram);
 void vga_scan_line(struct vga_scan *scan);
+void vga_scan_skip(struct vga_scan *scan); /* the same without pixels */
+/* Is the character at this address on the line that comes next? */
+bool vga_scan_shows(const struct vga_scan *scan, u32 address);
 
 /* A line of linear memory to pixels; what lies behind vram_bytes is black. */
 void vga_linear_line(const struct vga_view *view, const u8 *vram, u64 vram_bytes, u32 y,

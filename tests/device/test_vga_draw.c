@@ -297,6 +297,30 @@ static void the_cursor_has_its_shape_and_blinks(void **state)
 	compare(b);
 }
 
+static void the_cursor_alone_comes_and_goes(void **state)
+{
+	struct bench *b = *state;
+
+	set_mode(b, &mode_3, 720, 400);
+	load_font(b, 0);
+	for (u32 i = 0; i < 80 * 25; i++) {
+		mmio_write(&b->fm, 0xb8000 + 2 * i, 2, 0x1700 | (i & 0xff));
+		want_char(b, i % 80, i / 80, 1, (u16)(0x1700 | (i & 0xff)));
+	}
+	for (u32 at = 79; at < 80 * 25; at += 960) { /* it moves while it is not seen */
+		put(b, 0x3d4, 0x0e, (u8)(at >> 8));
+		put(b, 0x3d4, 0x0f, (u8)at);
+		for (u32 x = 0; x < 18; x++)
+			want(b, at % 80 * 9 + x % 9, at / 80 * 16 + 13 + x / 9, 1, 1,
+			     attr_colour(b, 7));
+		compare(b);
+		clock_advance(b->fm.m.clock, 230000000);
+		want_char(b, at % 80, at / 80, 1, (u16)(0x1700 | (at & 0xff)));
+		compare(b);
+		clock_advance(b->fm.m.clock, 230000000);
+	}
+}
+
 static void characters_blink_at_half_that_rate(void **state)
 {
 	struct bench *b = *state;
@@ -824,6 +848,7 @@ int main(void)
 		DRAW_TEST(text_has_nine_dots_and_loaded_fonts),
 		DRAW_TEST(text_of_forty_columns_is_twice_as_wide),
 		DRAW_TEST(the_cursor_has_its_shape_and_blinks),
+		DRAW_TEST(the_cursor_alone_comes_and_goes),
 		DRAW_TEST(characters_blink_at_half_that_rate),
 		DRAW_TEST(two_fonts_make_512_characters),
 		DRAW_TEST(text_scrolls_pans_and_splits),
