@@ -173,7 +173,9 @@ static u32 put_ssdt(struct builder *b)
 	size_t at = acpi_begin(&b->tables, "SSDT", 2, "COWVM-PC");
 	size_t scope = aml_begin_scope(&b->tables, "_SB_");
 
-	for (u32 i = 0; i < b->machine->max_cpus; i++)
+	/* An absent processor has no object: nothing could ever make it present, and a
+	 * guest would try to use what says nothing to the contrary. */
+	for (u32 i = 0; i < b->machine->cpus; i++)
 		put_cpu_device(&b->tables, i);
 	aml_end(&b->tables, scope);
 	acpi_end(&b->tables, at, &b->script);
@@ -239,7 +241,8 @@ static u32 put_fadt(struct builder *b, u32 facs, u32 dsdt)
 static void put_cpus(struct builder *b)
 {
 	for (u32 i = 0; i < b->machine->max_cpus; i++) {
-		const u8 lapic[8] = {0, 8, (u8)i, (u8)i, i < b->machine->cpus};
+		const u8 lapic[8] = {0, 8, (u8)i, (u8)machine_apic_id(b->machine, i),
+				     i < b->machine->cpus};
 
 		blob_put(&b->tables, lapic, sizeof(lapic));
 	}

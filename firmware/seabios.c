@@ -145,8 +145,8 @@ static void add_machine_keys(struct firmware *f, const struct firmware_options *
 	fwcfg_add_u64(f->fw, FWCFG_RAM_SIZE, m->ram_below_4g + m->ram_above_4g);
 	fwcfg_add_u16(f->fw, FWCFG_NOGRAPHIC, opt->no_graphics);
 	fwcfg_add_u16(f->fw, FWCFG_NB_CPUS, (u16)m->cpus);
-	/* One more than the highest APIC id: ids count from 0 without gaps. */
-	fwcfg_add_u16(f->fw, FWCFG_MAX_CPUS, (u16)m->max_cpus);
+	/* One more than the highest APIC ID. */
+	fwcfg_add_u16(f->fw, FWCFG_MAX_CPUS, (u16)(machine_apic_id(m, m->max_cpus - 1) + 1));
 	fwcfg_add_u32(f->fw, FWCFG_IRQ0_OVERRIDE, 1);
 	fwcfg_add_file(f->fw, "etc/system-states", system_states, sizeof(system_states));
 }

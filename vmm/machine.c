@@ -84,16 +84,30 @@ static int add_core(struct vm *vm, struct error *err)
 	return clock_new(&m->clock, vm->loop, err);
 }
 
-static int add_cpus(struct vm *vm, struct error *err)
+static struct cpu_options cpu_options_of(const struct config *c)
 {
-	const struct config *c = vm->config;
-	struct cpu_options options = {
+	return (struct cpu_options){
 		.model = c->cpu_model ? c->cpu_model : "host",
 		.cpus = c->cpus,
 		.sockets = c->sockets,
 		.cores = c->cores,
 		.threads = c->threads,
 	};
+}
+
+static u32 *apic_ids_new(const struct config *c)
+{
+	const struct cpu_options options = cpu_options_of(c);
+	u32 *ids = xnew_n(u32, c->max_cpus);
+
+	for (u32 i = 0; i < c->max_cpus; i++)
+		ids[i] = cpu_apic_id(&options, i);
+	return ids;
+}
+
+static int add_cpus(struct vm *vm, struct error *err)
+{
+	const struct cpu_options options = cpu_options_of(vm->config);
 
 	return vcpus_new(&vm->vcpus, vm->kvm, &vm->machine, &options, &vm_vcpu_ops, err);
 }
@@ -140,6 +154,7 @@ int vm_new(struct vm **out, const struct config *config, struct loop *loop, stru
 	vm->machine.loop = loop;
 	vm->machine.cpus = config->cpus;
 	vm->machine.max_cpus = config->max_cpus;
+	vm->machine.apic_ids = apic_ids_new(config);
 	vm->machine.a20 = true;
 	list_init(&vm->machine.devices);
 	list_init(&vm->drives);
@@ -190,6 +205,7 @@ void vm_free(struct vm *vm)
 		mem_detach(m->mem);
 	kvm_free(vm->kvm);
 	mem_free(m->mem);
+	free(m->apic_ids);
 	free(vm);
 }
 

@@ -206,7 +206,7 @@ static int smp_numbers(const struct opts *o, u32 n[7], struct error *err)
 /* What is not given follows from what is, cores before sockets. */
 static void smp_complete(struct config *c)
 {
-	u32 total = MAX(c->max_cpus, c->cpus), sockets = MAX(c->sockets, 1u);
+	u32 total = c->max_cpus ? c->max_cpus : c->cpus, sockets = MAX(c->sockets, 1u);
 
 	if (!c->threads)
 		c->threads = total && c->sockets && c->cores
@@ -248,11 +248,12 @@ int option_smp(struct config *c, const struct option_use *use, struct error *err
 			       "Invalid CPU topology: product of the hierarchy must match maxcpus: "
 			       "sockets (%u) * cores (%u) * threads (%u) != maxcpus (%u)",
 			       c->sockets, c->cores, c->threads, c->max_cpus);
-	if (c->max_cpus != c->cpus)
+	if (c->max_cpus < c->cpus)
 		return err_set(err, -EINVAL,
-			       "maxcpus is %u and cpus %u: adding CPUs to a running machine is "
-			       "not available",
-			       c->max_cpus, c->cpus);
+			       "Invalid CPU topology: maxcpus must be equal to or greater than "
+			       "smp: sockets (%u) * cores (%u) * threads (%u) == maxcpus (%u) < "
+			       "smp_cpus (%u)",
+			       c->sockets, c->cores, c->threads, c->max_cpus, c->cpus);
 	return 0;
 }
 

@@ -59,8 +59,10 @@ const struct option options[] = {
 	PLAIN("enable-kvm", NULL, "use KVM, the only and default accelerator", option_enable_kvm,
 	      GROUP_STANDARD),
 	LIST("smp", "[[cpus=]n][,maxcpus=n][,sockets=n][,cores=n][,threads=n]",
-	     "set the number of CPUs to 'n' [default=1] and how they are grouped", option_smp,
-	     GROUP_STANDARD, "cpus", "cpus maxcpus sockets dies clusters cores threads"),
+	     "set the number of CPUs to 'n' [default=1] and how they are grouped; the guest\n"
+	     "is told of maxcpus, of which those beyond 'n' are absent for good",
+	     option_smp, GROUP_STANDARD, "cpus",
+	     "cpus maxcpus sockets dies clusters cores threads"),
 	LIST("m", "[size=]megs", "configure guest RAM [default=128M]", option_memory,
 	     GROUP_STANDARD, "size", "size slots maxmem"),
 	STORE("mem-path", "DIR",

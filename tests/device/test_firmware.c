@@ -156,14 +156,23 @@ static void madt_lists_each_processor_and_the_level_interrupts(void **state)
 {
 	struct bench *b = *state;
 	unsigned enabled = 0, disabled = 0, overrides = 0;
+	u32 ids[] = {0, 1, 2, 4}; /* of three cores a socket */
 	u8 *madt;
 
+	b->fm.m.apic_ids = ids;
 	place(b);
+	b->fm.m.apic_ids = NULL;
+	outw(&b->fm, 0x510, 0xf); /* FW_CFG_MAX_CPUS */
+	assert_int_equal(inb(&b->fm, 0x511), 5);
 	madt = find_table(b, ram(b, load_le32(scan(b, "RSD PTR ") + 16)), 4, "APIC");
 	for (u32 off = 44; off < load_le32(madt + 4); off += madt[off + 1]) {
 		const u8 *entry = madt + off;
 
 		assert_true(entry[1] >= 6);
+		if (entry[0] == 0) {
+			assert_int_equal(entry[2], enabled + disabled);
+			assert_int_equal(entry[3], ids[entry[2]]);
+		}
 		enabled += entry[0] == 0 && load_le32(entry + 4) == 1;
 		disabled += entry[0] == 0 && load_le32(entry + 4) == 0;
 		overrides += entry[0] == 2;

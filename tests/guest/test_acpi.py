@@ -16,12 +16,12 @@ COMPLAINTS = re.compile(r"ACPI.*(error|warning|exception|invalid|fail|mismatch|B
 
 @pytest.mark.any_kvm
 def test_bios_finds_the_chipset_and_understands_the_tables():
-    with Vm("-smp", "2") as vm:
+    with Vm("-smp", "2,maxcpus=6,sockets=2") as vm:
         vm.wait_bios("No bootable device.")
         log = vm.bios()
     for place, ids in CHIPSET.items():
         assert "PCI: init bdf=%s id=%s" % (place, ids) in log
-    assert "Found 2 cpu(s) max supported 2 cpu(s)" in log
+    assert "Found 2 cpu(s) max supported 7 cpu(s)" in log    # IDs 0-2 and 4-6
     assert "Copying SMBIOS" in log
     assert "ACPI: parse DSDT" in log
     assert "parse error" not in log and "overrun" not in log

@@ -145,6 +145,11 @@ static void cpus_are_grouped_into_cores(void **state)
 	accept(&c, "-smp sockets=2,cores=3");
 	assert_int_equal(c.cpus, 6);
 	config_fini(&c);
+	accept(&c, "-smp 2,maxcpus=6,sockets=2");
+	assert_int_equal(c.cpus, 2);
+	assert_int_equal(c.max_cpus, 6);
+	assert_int_equal(c.cores, 3);
+	config_fini(&c);
 }
 
 static void impossible_cpus_are_refused(void **state)
@@ -156,8 +161,9 @@ static void impossible_cpus_are_refused(void **state)
 	refuse("-smp 2,sockets=3,cores=1",
 	       "-smp 2,sockets=3,cores=1: Invalid CPU topology: product of the hierarchy must "
 	       "match maxcpus: sockets (3) * cores (1) * threads (1) != maxcpus (2)");
-	refuse("-smp 2,maxcpus=4", "-smp 2,maxcpus=4: maxcpus is 4 and cpus 2: adding CPUs to a "
-				   "running machine is not available");
+	refuse("-smp 4,maxcpus=2",
+	       "-smp 4,maxcpus=2: Invalid CPU topology: maxcpus must be equal to or greater than "
+	       "smp: sockets (1) * cores (2) * threads (1) == maxcpus (2) < smp_cpus (4)");
 	refuse("-smp 2,dies=2", "-smp 2,dies=2: dies and clusters must be 1 on this machine");
 }
 

@@ -37,7 +37,8 @@ struct machine {
 	struct loop *loop;		/* [const] the main thread's; NULL in some tests */
 	struct net *net;		/* [const] networks; NULL in some tests */
 	struct list devices;		/* [control] struct device.link, in order of creation */
-	u32 cpus, max_cpus;		/* [const] */
+	u32 cpus, max_cpus;		/* [const] there are, there is room for */
+	u32 *apic_ids;			/* [const] max_cpus of them; NULL: 0, 1, 2 ... */
 	u64 ram_below_4g, ram_above_4g; /* [const] bytes */
 	bool has_kvm, has_smm;		/* [const] what the host can do */
 	bool a20;			/* [atomic] line state; KVM guests never mask it */
@@ -46,6 +47,11 @@ struct machine {
 static inline void machine_request(struct machine *m, enum machine_request what, int code)
 {
 	m->ops->request(m, what, code);
+}
+
+static inline u32 machine_apic_id(const struct machine *m, u32 cpu)
+{
+	return m->apic_ids ? m->apic_ids[cpu] : cpu;
 }
 
 #endif

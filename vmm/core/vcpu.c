@@ -354,7 +354,9 @@ static int check_count(struct kvm *kvm, const struct cpu_options *opt, struct er
 	assert((u64)opt->sockets * opt->cores * opt->threads >= opt->cpus);
 	kvm_has_cap(kvm, KVM_CAP_MAX_VCPUS, &max);
 	limit = MIN(max > 0 ? (u32)max : 4u, MAX_APIC_ID + 1u);
-	if (opt->cpus > limit || cpu_apic_id(opt, opt->cpus - 1) > MAX_APIC_ID)
+	/* Those that are absent have IDs, too. */
+	if (opt->cpus > limit ||
+	    cpu_apic_id(opt, opt->sockets * opt->cores * opt->threads - 1) > MAX_APIC_ID)
 		return err_set(err, -EINVAL,
 			       "Number of SMP CPUs requested (%u) exceeds what this host and "
 			       "machine support (%u)",
