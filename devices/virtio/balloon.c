@@ -151,12 +151,17 @@ static void take_stats(struct virtio_balloon *b, const struct virtq_chain *c)
 /* The driver has put new ones into its buffer, which stays where it is. */
 static void look_at_stats(struct virtio_balloon *b)
 {
+	struct virtq *q = &b->vp.queues[Q_STATS].vq;
 	struct virtq_chain c;
+	u16 seen = virtq_waiting(q);
 
-	if (!served_pop(&b->served, Q_STATS, &c))
-		return;
-	take_stats(b, &c);
-	virtq_unpop(&b->vp.queues[Q_STATS].vq, 1);
+	if (served_pop(&b->served, Q_STATS, &c)) {
+		take_stats(b, &c);
+		virtq_unpop(q, 1);
+	}
+	/* It comes back as one more, after it was given back. */
+	if (served_runs(&b->vp, Q_STATS) && virtq_listen_beyond(q, seen))
+		served_again(&b->served, Q_STATS);
 }
 
 static void poll_again(struct virtio_balloon *b)
@@ -217,7 +222,6 @@ static void serve(struct virtio_pci *vp, unsigned queue)
 
 	if (is_stats(b, queue)) {
 		look_at_stats(b);
-		served_idle(&b->served, queue);
 		return;
 	}
 	take_requests(b, queue);

@@ -33,7 +33,7 @@ static struct virtio_input *of_device(struct device *dev)
 /* The next buffer; false: none, or the queue has just broken. */
 static bool take_buffer(struct virtio_input *v, unsigned queue, struct virtq_chain *c)
 {
-	if (!served_pop(&v->served, queue, c))
+	if (!served_pop_or_ask(&v->served, queue, c))
 		return false;
 	if ((queue == Q_EVENTS ? c->in_bytes : c->out_bytes) >= VINPUT_EVENT_BYTES)
 		return true;

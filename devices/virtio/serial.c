@@ -54,7 +54,7 @@ static bool send_message(struct virtio_serial *vs, unsigned port, enum vser_even
 	size_t n = MIN(strlen(name), (size_t)NAME_BYTES);
 	struct virtq_chain c;
 
-	if (!served_pop(&vs->served, Q_CONTROL_IN, &c))
+	if (!served_pop_or_ask(&vs->served, Q_CONTROL_IN, &c))
 		return false;
 	if (c.in_bytes < MESSAGE_BYTES + n) {
 		served_refuse(&vs->served, Q_CONTROL_IN, "a buffer is too small for a message");
@@ -210,7 +210,7 @@ u32 vser_rx_room(struct virtio_serial *vs, unsigned port)
 	unsigned queue = vser_rx_queue(port);
 	struct virtq_chain c;
 
-	if (!guest_listens(vs, port) || !served_pop(&vs->served, queue, &c))
+	if (!guest_listens(vs, port) || !served_pop_or_ask(&vs->served, queue, &c))
 		return 0;
 	if (!c.in_bytes) {
 		served_refuse(&vs->served, queue, "a buffer to receive into cannot be written");

@@ -81,6 +81,15 @@ bool served_pop(struct virtio_served *s, unsigned queue, struct virtq_chain *c)
 	return ret > 0;
 }
 
+bool served_pop_or_ask(struct virtio_served *s, unsigned queue, struct virtq_chain *c)
+{
+	do
+		if (served_pop(s, queue, c))
+			return true;
+	while (served_idle(s, queue));
+	return false;
+}
+
 void served_refuse(struct virtio_served *s, unsigned queue, const char *why)
 {
 	virtq_refuse(queue_of(s->vp, queue), why);

@@ -39,6 +39,9 @@ void served_again(struct virtio_served *s, unsigned queue);
 bool served_runs(const struct virtio_pci *vp, unsigned queue);
 /* The next request: false when there is none, or the queue just broke. */
 bool served_pop(struct virtio_served *s, unsigned queue, struct virtq_chain *c);
+/* The same, and when there is none the driver is asked to kick for it: for those who need
+ * one when something happens elsewhere, not when the driver kicks. */
+bool served_pop_or_ask(struct virtio_served *s, unsigned queue, struct virtq_chain *c);
 /* The request just popped is none: breaks the queue. */
 void served_refuse(struct virtio_served *s, unsigned queue, const char *why);
 /* Copy to the part of a request that the device writes; returns how much fitted. */

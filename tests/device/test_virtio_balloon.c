@@ -23,7 +23,7 @@ static void start_balloon(struct virtio_rig *r, bool legacy)
 	vdev_attach(r,
 		    fake_device(&r->fm, &virtio_balloon_class, r->bridge, "free-page-reporting=on",
 				"guest-stats-polling-interval=1", NULL));
-	vdev_start(r, legacy, F_STATS | F_POISON | F_REPORTING, 4);
+	vdev_start(r, legacy, F_STATS | F_POISON | F_REPORTING | (u64)1 << VIRTIO_F_EVENT_IDX, 4);
 	memset(vring_host(&r->rings[0], FULL, N * PAGE), 0x5a, N * PAGE);
 }
 
@@ -121,6 +121,12 @@ static void statistics_are_asked_for_and_read(void **state)
 	assert_false(balloon_stat(r.dev, 2, &name, &value));
 	vdev_round_trip(&r);
 	assert_true(balloon_stat(r.dev, 1, &name, &value));
+	clock_advance(r.fm.m.clock, NS_PER_SEC);
+	assert_int_equal(vdev_used(&r, Q_STATS), 0);
+	put_stat(stats, 4, 1001);
+	vdev_send(&r, Q_STATS, BUF, stats, sizeof(stats));
+	assert_true(balloon_stat(r.dev, 0, &name, &value));
+	assert_int_equal(value, 1001);
 	clock_advance(r.fm.m.clock, NS_PER_SEC);
 	assert_int_equal(vdev_used(&r, Q_STATS), 0);
 	vdev_send(&r, Q_STATS, BUF, stats, 3); /* less than one */

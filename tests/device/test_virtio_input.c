@@ -81,17 +81,25 @@ static void set_up_queue(struct bench *b, u16 q)
 	mmio_write(&b->fm, BAR + 28, 2, 1);
 }
 
-static void start_driver(struct bench *b)
+static void start_driver_with(struct bench *b, u64 features)
 {
 	mmio_write(&b->fm, BAR + 20, 1, 0);
 	mmio_write(&b->fm, BAR + 20, 1, 3);
+	mmio_write(&b->fm, BAR + 8, 4, 0);
+	mmio_write(&b->fm, BAR + 12, 4, features);
 	mmio_write(&b->fm, BAR + 8, 4, 1);
 	mmio_write(&b->fm, BAR + 12, 4, 1); /* VERSION_1 */
 	mmio_write(&b->fm, BAR + 20, 1, 11);
 	assert_int_equal(mmio_read(&b->fm, BAR + 20, 1), 11);
 	set_up_queue(b, 0);
 	set_up_queue(b, 1);
+	b->rings[0].event_idx = b->rings[1].event_idx = features >> VIRTIO_F_EVENT_IDX & 1;
 	mmio_write(&b->fm, BAR + 20, 1, 15);
+}
+
+static void start_driver(struct bench *b)
+{
+	start_driver_with(b, 0);
 }
 
 static void give_buffers(struct bench *b, unsigned n)
@@ -102,7 +110,8 @@ static void give_buffers(struct bench *b, unsigned n)
 
 		vring_add(&b->rings[0], slot, &buf, 1);
 	}
-	mmio_write(&b->fm, NOTIFY, 2, 0);
+	if (vring_wants_kick(&b->rings[0], (u16)n))
+		mmio_write(&b->fm, NOTIFY, 2, 0);
 	turn(b);
 }
 
@@ -413,9 +422,29 @@ static void the_newest_that_listens_gets_it(void **state)
 	input_free(in);
 }
 
+/* A driver kicks only when it is asked to: for the buffer behind the last one. */
+static void a_driver_is_asked_for_more_when_its_buffers_are_used_up(void **state)
+{
+	struct bench b;
+
+	start_bench(&b, &virtio_keyboard_class);
+	start_driver_with(&b, (u64)1 << VIRTIO_F_EVENT_IDX);
+	give_buffers(&b, 3);
+	assert_int_equal(b.ops->key(b.dev, 0x1e, true), 0);
+	assert_int_equal(b.ops->key(b.dev, 0x1e, false), 0);
+	assert_int_equal(event(&b), EVENT(1, 30, 1));
+	assert_int_equal(event(&b), SYN);
+	assert_int_equal(event(&b), EVENT(1, 30, 0));
+	assert_int_equal(event(&b), -1);
+	give_buffers(&b, 1);
+	assert_int_equal(event(&b), SYN);
+	end_bench(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_driver_is_asked_for_more_when_its_buffers_are_used_up),
 		cmocka_unit_test(each_says_what_it_is),
 		cmocka_unit_test(keys_come_with_linux_codes),
 		cmocka_unit_test(events_wait_for_buffers_and_groups_stay_whole),

@@ -70,6 +70,7 @@ static void negotiate(struct driver *d, u64 wanted)
 		u16 size = i == d->ctrl ? 64 : SIZE;
 
 		vring_init(&d->q[i], d->r.fm.m.mem, RING(i), size);
+		d->q[i].event_idx = d->features >> VIRTIO_F_EVENT_IDX & 1;
 		set_common(d, 22, 2, i);
 		set_common(d, 24, 2, size);
 		set_common(d, 32, 4, d->q[i].desc);
@@ -106,7 +107,7 @@ static void stop(struct driver *d)
 
 #define BIT(n) ((u64)1 << (n))
 
-static void give_buffers_to(struct driver *d, unsigned queue, unsigned n, u32 bytes)
+static void put_buffers(struct driver *d, unsigned queue, unsigned n, u32 bytes)
 {
 	struct vring_driver *q = &d->q[queue];
 
@@ -116,28 +117,19 @@ static void give_buffers_to(struct driver *d, unsigned queue, unsigned n, u32 by
 		vring_set_desc(q, slot, BUFFERS + 4096 * slot, bytes, VRING_WRITE);
 		vring_offer(q, slot);
 	}
+}
+
+static void give_buffers_to(struct driver *d, unsigned queue, unsigned n, u32 bytes)
+{
+	put_buffers(d, queue, n, bytes);
 	kick(d, queue);
 }
 
-/* As drivers do: kick if the device asked for it; virtio 1.2, section 2.7.10. */
+/* As drivers do: kick if the device asked for it. */
 static void add_buffers(struct driver *d, unsigned n, u32 bytes)
 {
-	struct vring_driver *q = &d->q[VNET_RX];
-	u16 old = q->next_avail;
-	bool wanted;
-
-	for (unsigned i = 0; i < n; i++) {
-		u16 slot = q->next_avail % SIZE;
-
-		vring_set_desc(q, slot, BUFFERS + 4096 * slot, bytes, VRING_WRITE);
-		vring_offer(q, slot);
-	}
-	if (d->features & BIT(VIRTIO_F_EVENT_IDX))
-		wanted = (u16)(q->next_avail - vring_avail_event(q) - 1) <
-			 (u16)(q->next_avail - old);
-	else
-		wanted = !(vring_get(q, q->used) & 1);
-	if (wanted)
+	put_buffers(d, VNET_RX, n, bytes);
+	if (vring_wants_kick(&d->q[VNET_RX], (u16)n))
 		kick(d, VNET_RX);
 }
 

@@ -118,9 +118,9 @@ static void hear_nothing(struct bench *b)
 	assert_int_equal(vdev_used(&b->r, 2), -1);
 }
 
-static void introduce(struct bench *b, bool legacy)
+static void introduce_with(struct bench *b, bool legacy, u64 features)
 {
-	vdev_start(&b->r, legacy, F_MULTIPORT, 6);
+	vdev_start(&b->r, legacy, F_MULTIPORT | features, 6);
 	b->given = 0;
 	give_control_buffers(b, 16);
 	say(b, 0, READY, 1);
@@ -134,6 +134,11 @@ static void introduce(struct bench *b, bool legacy)
 	hear(b, 1, NAME, 1, "org.test.0");
 	hear(b, 1, OPEN, 1, "");
 	hear_nothing(b);
+}
+
+static void introduce(struct bench *b, bool legacy)
+{
+	introduce_with(b, legacy, 0);
 }
 
 static void expect_at(struct bench *b, unsigned n, const char *text)
@@ -373,11 +378,54 @@ static void ports_have_numbers_of_their_own(void **state)
 	end_bench(&b);
 }
 
+/* A driver kicks only when it is asked to: for the buffer behind the last one. */
+static void a_driver_is_asked_for_more_when_its_buffers_are_used_up(void **state)
+{
+	static const u64 wanted[] = {0, (u64)1 << VIRTIO_F_EVENT_IDX};
+
+	for (unsigned i = 0; i < ARRAY_LEN(wanted); i++) {
+		struct bench b;
+
+		start_bench(&b);
+		introduce_with(&b, false, wanted[i]);
+		for (unsigned n = 0; n < 3; n++)
+			vdev_offer(&b.r, 4, DATA + 4 * n, 4);
+		say(&b, 1, OPEN, 1);
+		assert_int_equal(write(b.peers[1], "0123456789abcdefghij", 20), 20);
+		vdev_turn(&b.r);
+		for (unsigned n = 0; n < 3; n++)
+			assert_int_equal(vdev_used(&b.r, 4), 4);
+		vdev_offer(&b.r, 4, DATA + 12, 4);
+		assert_int_equal(vdev_used(&b.r, 4), 4);
+		vdev_offer(&b.r, 4, DATA + 16, 100);
+		assert_int_equal(vdev_used(&b.r, 4), 4);
+		assert_memory_equal(vring_host(&b.r.rings[0], DATA, 20), "0123456789abcdefghij",
+				    20);
+		end_bench(&b);
+	}
+}
+
+static void messages_wait_for_control_buffers(void **state)
+{
+	struct bench b;
+
+	start_bench(&b);
+	vdev_start(&b.r, false, F_MULTIPORT | (u64)1 << VIRTIO_F_EVENT_IDX, 6);
+	give_control_buffers(&b, 1);
+	say(&b, 0, READY, 1);
+	hear(&b, 0, ADD, 1, "");
+	give_control_buffers(&b, 1);
+	hear(&b, 1, ADD, 1, "");
+	end_bench(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ports_are_told_of_in_the_order_of_the_book),
 		cmocka_unit_test(bytes_go_both_ways),
+		cmocka_unit_test(a_driver_is_asked_for_more_when_its_buffers_are_used_up),
+		cmocka_unit_test(messages_wait_for_control_buffers),
 		cmocka_unit_test(the_guest_hears_when_the_other_end_goes),
 		cmocka_unit_test(what_is_not_told_yet_is_part_of_a_snapshot),
 		cmocka_unit_test(there_is_room_for_31_ports),

@@ -141,6 +141,8 @@ void vdev_start(struct virtio_rig *r, bool legacy, u64 features, unsigned queues
 	negotiate(r, features);
 	for (unsigned q = 0; q < queues; q++)
 		set_up_queue(r, q);
+	for (unsigned q = 0; q < queues; q++)
+		r->rings[q].event_idx = features >> VIRTIO_F_EVENT_IDX & 1;
 	set_status(r, legacy ? 7 : 15);
 	vdev_turn(r);
 }
@@ -157,25 +159,29 @@ void vdev_turn(struct virtio_rig *r)
 	loop_run(r->loop);
 }
 
-void vdev_send(struct virtio_rig *r, unsigned queue, u64 gpa, const void *data, u32 bytes)
+static void add_buffer(struct virtio_rig *r, unsigned queue, const struct vring_buf *buf)
 {
 	struct vring_driver *d = &r->rings[queue];
+
+	vring_add(d, d->next_avail % d->size, buf, 1);
+	if (vring_wants_kick(d, 1))
+		vdev_kick(r, queue);
+	vdev_turn(r);
+}
+
+void vdev_send(struct virtio_rig *r, unsigned queue, u64 gpa, const void *data, u32 bytes)
+{
 	const struct vring_buf buf = {gpa, bytes, 0};
 
-	memcpy(vring_host(d, gpa, bytes), data, bytes);
-	vring_add(d, d->next_avail % d->size, &buf, 1);
-	vdev_kick(r, queue);
-	vdev_turn(r);
+	memcpy(vring_host(&r->rings[queue], gpa, bytes), data, bytes);
+	add_buffer(r, queue, &buf);
 }
 
 void vdev_offer(struct virtio_rig *r, unsigned queue, u64 gpa, u32 bytes)
 {
-	struct vring_driver *d = &r->rings[queue];
 	const struct vring_buf buf = {gpa, bytes, VRING_WRITE};
 
-	vring_add(d, d->next_avail % d->size, &buf, 1);
-	vdev_kick(r, queue);
-	vdev_turn(r);
+	add_buffer(r, queue, &buf);
 }
 
 s64 vdev_used(struct virtio_rig *r, unsigned queue)

@@ -38,7 +38,7 @@ void vdev_set_config(struct virtio_rig *r, u32 off, unsigned size, u32 value);
 void vdev_kick(struct virtio_rig *r, unsigned queue);
 /* The main loop runs for an instant. */
 void vdev_turn(struct virtio_rig *r);
-/* One buffer into a queue, kick, turn. */
+/* One buffer into a queue, a kick if the device asked for it, turn. */
 void vdev_send(struct virtio_rig *r, unsigned queue, u64 gpa, const void *data, u32 bytes);
 void vdev_offer(struct virtio_rig *r, unsigned queue, u64 gpa, u32 bytes);
 /* Has the device used one: how much it has written; -1: no. */

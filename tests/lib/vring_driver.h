@@ -13,6 +13,7 @@ struct vring_driver {
 	struct mem *mem;
 	u64 desc, avail, used; /* guest addresses */
 	u16 size, next_avail, next_used;
+	bool event_idx; /* negotiated */
 };
 
 struct vring_buf {
@@ -127,6 +128,14 @@ static inline void vring_set_used_event(struct vring_driver *d, u16 v)
 static inline u16 vring_avail_event(struct vring_driver *d)
 {
 	return vring_get(d, d->used + 4 + 8u * d->size);
+}
+
+/* Does the device want a kick for the latest n buffers: virtio 1.2, section 2.7.10. */
+static inline bool vring_wants_kick(struct vring_driver *d, u16 n)
+{
+	if (!d->event_idx)
+		return !(vring_get(d, d->used) & 1);
+	return (u16)(d->next_avail - vring_avail_event(d) - 1) < n;
 }
 
 #endif
