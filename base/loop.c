@@ -235,6 +235,11 @@ void loop_idle_del(struct loop_idle *idle)
 	list_del(&idle->link);
 }
 
+void loop_idle_again(struct loop *loop)
+{
+	loop->idle_again = true;
+}
+
 /* --- turns ----------------------------------------------------------------- */
 
 static void loop_work(struct loop *loop)
@@ -244,11 +249,14 @@ static void loop_work(struct loop *loop)
 	fiber_sched_run(&loop->sched);
 	run_timers(loop);
 	fiber_sched_run(&loop->sched);
-	list_for_each_safe (pos, &loop->idles) {
-		struct loop_idle *idle = list_entry(pos, struct loop_idle, link);
+	do {
+		loop->idle_again = false;
+		list_for_each_safe (pos, &loop->idles) {
+			struct loop_idle *idle = list_entry(pos, struct loop_idle, link);
 
-		idle->fn(idle);
-	}
+			idle->fn(idle);
+		}
+	} while (loop->idle_again);
 }
 
 static s64 loop_timeout_ns(struct loop *loop)

@@ -93,5 +93,8 @@ struct loop_idle {
 };
 void loop_idle_add(struct loop *loop, struct loop_idle *idle, void (*fn)(struct loop_idle *idle));
 void loop_idle_del(struct loop_idle *idle);
+/* On the loop: there is work for a hook, which in this turn may have been called already:
+ * all are called (again) before the wait. */
+void loop_idle_again(struct loop *loop);
 
 #endif

@@ -107,6 +107,7 @@ struct loop {
 	struct fiber_sched sched;
 	struct list watches;
 	struct list idles;
+	bool idle_again;	    /* loop_idle_again since the hooks began */
 	struct loop_timer **timers; /* binary heap by due_ns */
 	u32 n_timers, timers_room;
 	struct list free_ops; /* of io groups */

@@ -187,7 +187,7 @@ static int serve_one(struct virtio_net *v, struct virtq *q)
 	iov_copy_to(c.in.iov, c.in.n, 0, &ack, 1);
 	mem_mark_dirty_iov(q->mem, c.in.iov, c.in.n, 1);
 	virtq_push(q, c.head, 1);
-	v->flush[vnet_ctrl_queue(v)] = true;
+	vnet_pushed(v, vnet_ctrl_queue(v));
 	return 1;
 }
 

@@ -108,6 +108,7 @@ void vnet_kicked(struct loop_watch *watch, u32 revents);
 void vnet_turn_ends(struct loop_idle *idle);
 u32 vnet_header_bytes(const struct virtio_net *v);
 void vnet_queue_broke(struct virtio_net *v, unsigned queue);
+void vnet_pushed(struct virtio_net *v, unsigned queue);
 
 /* net_ctrl.c: serve the control queue; lock held. */
 void vnet_serve_ctrl(struct virtio_net *v);

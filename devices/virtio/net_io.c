@@ -34,6 +34,15 @@ void vnet_queue_broke(struct virtio_net *v, unsigned queue)
 	virtio_pci_queue_broke(&v->vp, queue);
 }
 
+/* Shown to the driver when the turn ends.  What sent the frame may be at work there
+ * itself, behind us. */
+void vnet_pushed(struct virtio_net *v, unsigned queue)
+{
+	v->flush[queue] = true;
+	if (v->vp.pd.dev.machine->loop)
+		loop_idle_again(v->vp.pd.dev.machine->loop);
+}
+
 static struct virtq *queue_of(struct virtio_net *v, unsigned pair, unsigned which)
 {
 	return &v->vp.queues[2 * pair + which].vq;
@@ -93,7 +102,7 @@ static int send_one(struct virtio_net *v, unsigned pair)
 	if (c.out_bytes - vnet_header_bytes(v) <= NET_FRAME_MAX)
 		send_chain(v, pair, &c);
 	virtq_push(q, c.head, 0);
-	v->flush[2 * pair + VNET_TX] = true;
+	vnet_pushed(v, 2 * pair + VNET_TX);
 	return 1;
 }
 
@@ -270,7 +279,7 @@ static bool fill_buffers(struct virtio_net *v, unsigned pair, const struct net_f
 	}
 	for (unsigned i = 0; i < n; i++)
 		virtq_push(q, filled[i].head, filled[i].bytes);
-	v->flush[2 * pair + VNET_RX] = true;
+	vnet_pushed(v, 2 * pair + VNET_RX);
 	return true;
 }
 

@@ -4,6 +4,8 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/loop.h"
+#include "base/thread.h"
 #include "devices/virtio/net_int.h"
 #include "tests/lib/net_rig.h"
 #include "tests/lib/vring_driver.h"
@@ -250,6 +252,48 @@ static void a_driver_kicks_when_there_was_too_little_for_a_frame(void **state)
 	}
 }
 
+/* A backend that works in an idle hook, as the user network does, behind the card's own. */
+struct late_sender {
+	struct loop_idle idle;
+	struct loop_timer timer;
+	struct driver *d;
+	bool sent;
+	unsigned shown;
+};
+
+static void send_late(struct loop_idle *idle)
+{
+	struct late_sender *l = container_of(idle, struct late_sender, idle);
+
+	if (!l->sent)
+		net_rig_send(&l->d->r, NULL, 100, 0x55);
+	l->sent = true;
+}
+
+static void look(struct loop_timer *timer)
+{
+	struct late_sender *l = container_of(timer, struct late_sender, timer);
+
+	l->shown = take_used(l->d, VNET_RX, NULL);
+	loop_stop(timer->loop);
+}
+
+static void a_frame_from_an_idle_hook_does_not_wait_for_the_next_turn(void **state)
+{
+	struct driver d;
+	struct late_sender l = {.d = &d};
+
+	start(&d, false, 0);
+	give_buffers(&d, 4, RX_BYTES);
+	loop_idle_add(d.r.loop, &l.idle, send_late);
+	loop_timer_init(d.r.loop, &l.timer, look);
+	loop_timer_set(&l.timer, now_ns() + 50 * NS_PER_MS);
+	loop_run(d.r.loop);
+	assert_int_equal(l.shown, 1);
+	loop_idle_del(&l.idle);
+	stop(&d);
+}
+
 static void frames_wait_for_buffers_and_pauses(void **state)
 {
 	struct driver d;
@@ -486,6 +530,7 @@ int main(void)
 		cmocka_unit_test(a_frame_comes_in_behind_its_header),
 		cmocka_unit_test(a_long_frame_is_spread_over_buffers),
 		cmocka_unit_test(a_driver_kicks_when_there_was_too_little_for_a_frame),
+		cmocka_unit_test(a_frame_from_an_idle_hook_does_not_wait_for_the_next_turn),
 		cmocka_unit_test(frames_wait_for_buffers_and_pauses),
 		cmocka_unit_test(offloads_are_offered_with_a_peer_that_has_them),
 		cmocka_unit_test(the_control_queue_sets_the_filter),
