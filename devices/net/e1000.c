@@ -241,6 +241,14 @@ static void reset_registers(struct e1000 *e)
 	e1000_phy_reset(e);
 	set_link(e, net_link_is_up(&e->nic.end));
 	pci_set_intx(&e->pd, false);
+	e1000_kick(e); /* what waited for buffers goes into nothing now */
+}
+
+/* A driver that turns bus mastering on last has moved the tails before. */
+static void config_written(struct pci_dev *pd, u8 off, unsigned size)
+{
+	if (pci_bus_master(pd))
+		e1000_kick(container_of(pd, struct e1000, pd));
 }
 
 static void write_ctrl(struct e1000 *e, u32 value)
@@ -369,6 +377,7 @@ static int e1000_init(struct device *dev, struct error *err)
 	}
 	pci_add_bar(&e->pd, 0, PCI_BAR_MEM32, BAR_MEM_BYTES, &mem_ops, NULL);
 	pci_add_bar(&e->pd, 1, PCI_BAR_IO, BAR_IO_BYTES, &io_ops, NULL);
+	e->pd.config_written = config_written;
 	e->kick.fn = kicked;
 	timer_init(&e->throttle, dev->machine->clock, throttle_ends);
 	e1000_eeprom_init(e);

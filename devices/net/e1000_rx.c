@@ -92,6 +92,14 @@ static u32 free_buffers(const struct e1000 *e)
 	return (tail + size - head) % size;
 }
 
+/* With all of the ring: one buffer stays empty between head and tail. */
+static bool could_have_room(const struct e1000 *e, u32 bytes)
+{
+	u32 size = e1000_ring_size(e, R_RDBAL);
+
+	return size && (u64)(size - 1) * buffer_bytes(e) >= bytes;
+}
+
 static bool has_room(const struct e1000 *e, u32 bytes)
 {
 	return (u64)free_buffers(e) * buffer_bytes(e) >= bytes;
@@ -216,6 +224,7 @@ static void strip_and_deliver(struct e1000 *e, const struct net_frame *f, const 
 
 static bool receive_locked(struct e1000 *e, const struct net_frame *f)
 {
+	u32 room = MAX(f->bytes, (u32)MIN_FRAME) + CRC_BYTES;
 	u8 start[18] = {0};
 
 	lock_assert(&e->pd.dev.lock);
@@ -230,10 +239,10 @@ static bool receive_locked(struct e1000 *e, const struct net_frame *f)
 		e1000_count(e, R_ROC);
 		return true;
 	}
-	if (!has_room(e, MAX(f->bytes, (u32)MIN_FRAME) + CRC_BYTES)) {
+	if (!has_room(e, room)) {
 		e1000_count(e, R_MPC);
 		e1000_cause(e, ICR_RXO);
-		return !e1000_ring_size(e, R_RDBAL);
+		return !could_have_room(e, room);
 	}
 	count_frame(e, start, f->bytes + CRC_BYTES);
 	strip_and_deliver(e, f, start);

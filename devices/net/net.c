@@ -132,15 +132,19 @@ void net_join(struct net_end *a, struct net_end *b)
 void net_part(struct net_end *end)
 {
 	struct net_end *peer = end->peer;
+	bool peer_waits = end->keeps_off;
 
 	if (!peer)
 		return;
 	net_purge(end);
 	net_purge(peer);
+	end->keeps_off = peer->keeps_off = false;
 	end->peer = peer->peer = NULL;
 	peer->link_down = true; /* the wire is cut */
 	if (peer->ops->link_changed)
 		peer->ops->link_changed(peer);
+	if (peer_waits && peer->ops->writable)
+		peer->ops->writable(peer); /* into nothing */
 }
 
 /* --- links ------------------------------------------------------------------------ */
@@ -161,10 +165,14 @@ void net_set_link(struct net_end *end, bool up)
 		end->ops->link_changed(end);
 	if (peer && peer->ops->link_changed)
 		peer->ops->link_changed(peer);
-	if (!up) {
-		net_purge(end);
-		if (peer)
-			net_purge(peer);
+	if (up)
+		return;
+	/* Who waits to send goes on, into nothing. */
+	net_purge(end);
+	net_flush(end);
+	if (peer) {
+		net_purge(peer);
+		net_flush(peer);
 	}
 }
 

@@ -60,7 +60,7 @@ struct net_ops {
 	bool (*can_receive)(struct net_end *end);
 	/* Take a frame (or drop it, that is its business): true; not now: false. */
 	bool (*receive)(struct net_end *end, const struct net_frame *f);
-	/* The peer takes frames again after it did not.  May be NULL. */
+	/* The peer takes frames again after it did not, or is gone.  May be NULL. */
 	void (*writable)(struct net_end *end);
 	/* Own link or the peer's went up or down.  May be NULL. */
 	void (*link_changed)(struct net_end *end);

@@ -126,11 +126,18 @@ static bool take_frames(struct net_socket *s)
 	return true;
 }
 
+static void go_on_reading(struct net_socket *s)
+{
+	s->reading = s->in_bytes < sizeof(s->in) && net_can_send(&s->end);
+	update_watch(s);
+}
+
 /* Stop reading while the card takes nothing: TCP tells the other side. */
 static void pull_in(struct net_socket *s)
 {
 	s64 n = sys_read(s->fd, s->in + s->in_bytes, sizeof(s->in) - s->in_bytes);
 
+	assert(s->in_bytes < sizeof(s->in));
 	if (n == -EAGAIN)
 		return;
 	if (n <= 0) {
@@ -143,18 +150,16 @@ static void pull_in(struct net_socket *s)
 		hang_up(s);
 		return;
 	}
-	s->reading = s->in_bytes < sizeof(s->in) && net_can_send(&s->end);
-	update_watch(s);
+	go_on_reading(s);
 }
 
 static void socket_writable(struct net_end *end)
 {
 	struct net_socket *s = socket_of(end);
 
-	s->reading = true;
 	if (s->fd >= 0 && !take_frames(s))
 		hang_up(s);
-	update_watch(s);
+	go_on_reading(s);
 }
 
 static bool connected(struct net_socket *s)
@@ -181,8 +186,12 @@ static void socket_ready(struct loop_watch *watch, u32 revents)
 		update_watch(s);
 		net_flush(&s->end);
 	}
-	if (s->fd >= 0 && revents & (POLLIN | POLLHUP | POLLERR))
-		pull_in(s);
+	if (s->fd >= 0 && revents & (POLLIN | POLLHUP | POLLERR)) {
+		if (s->in_bytes < sizeof(s->in))
+			pull_in(s);
+		else if (revents & (POLLHUP | POLLERR))
+			hang_up(s);
+	}
 	update_watch(s);
 }
 

@@ -229,6 +229,55 @@ static void frames_wait_for_buffers(void **state)
 	net_rig_fini(&r);
 }
 
+/* Each thing that ends a wait is noticed without another kick. */
+static void what_waits_goes_on_with_a_reset_or_as_bus_master(void **state)
+{
+	struct net_rig r;
+
+	start(&r);
+	put(&r, R_RDT, 0);
+	net_rig_send(&r, NULL, 100, 1);
+	assert_false(net_can_send(&r.peer));
+	put(&r, R_CTRL, CTRL_RST);
+	net_rig_run(&r);
+	assert_true(net_can_send(&r.peer));
+	assert_int_equal(r.writable, 1);
+	net_rig_fini(&r);
+
+	start(&r);
+	pci_write(&r.fm, r.devfn, 0x04, 2, 3);
+	put_desc(&r, 0, DATA, 100 | EOP, 0);
+	put(&r, R_TDT, 1);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 0);
+	pci_write(&r.fm, r.devfn, 0x04, 2, 7);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 1);
+	net_rig_fini(&r);
+}
+
+static void a_frame_that_no_ring_could_hold_is_dropped(void **state)
+{
+	struct net_rig r;
+
+	start(&r);
+	put(&r, R_RCTL, RCTL_EN | RCTL_BAM | RCTL_LPE);
+	put(&r, R_RDH, 0);
+	put(&r, R_RDT, 0);
+	put(&r, R_RDLEN, 16 * 8);
+	net_rig_send(&r, NULL, 9000, 1); /* waits for five buffers */
+	assert_false(net_can_send(&r.peer));
+	put(&r, R_RDT, 7);
+	net_rig_run(&r);
+	assert_int_equal(get(&r, R_RDH), 5);
+	put(&r, R_RCTL, RCTL_EN | RCTL_BAM | RCTL_LPE | 2u << 16); /* of 512 bytes */
+	net_rig_send(&r, NULL, 9000, 1);
+	assert_true(net_can_send(&r.peer));
+	net_rig_send(&r, NULL, 60, 1);
+	assert_int_equal(get(&r, R_RDH), 6);
+	net_rig_fini(&r);
+}
+
 static void only_wanted_addresses_pass(void **state)
 {
 	static const u8 ours[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, other[6] = {2, 0, 0, 0, 0, 1},
@@ -395,6 +444,8 @@ int main(void)
 		cmocka_unit_test(tags_are_put_in_and_taken_off),
 		cmocka_unit_test(a_frame_is_padded_and_put_into_the_ring),
 		cmocka_unit_test(frames_wait_for_buffers),
+		cmocka_unit_test(what_waits_goes_on_with_a_reset_or_as_bus_master),
+		cmocka_unit_test(a_frame_that_no_ring_could_hold_is_dropped),
 		cmocka_unit_test(only_wanted_addresses_pass),
 		cmocka_unit_test(both_ways_to_the_eeprom_say_the_same),
 		cmocka_unit_test(the_link_is_seen_in_status_and_phy),

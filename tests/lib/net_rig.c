@@ -33,8 +33,13 @@ static bool receive(struct net_end *end, const struct net_frame *f)
 	return true;
 }
 
+static void writable(struct net_end *end)
+{
+	rig_of(end)->writable++;
+}
+
 static const struct net_ops peer_ops = {
-	.type = "probe", .can_receive = can_receive, .receive = receive};
+	.type = "probe", .can_receive = can_receive, .receive = receive, .writable = writable};
 
 void net_rig_init_queues(struct net_rig *r, const struct device_class *cls, bool offloads,
 			 u16 queues)

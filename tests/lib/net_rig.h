@@ -21,7 +21,7 @@ struct net_rig {
 	u8 devfn;
 	bool busy;	/* the peer takes nothing */
 	u16 send_queue; /* where frames for the card come from */
-	unsigned got;
+	unsigned got, writable;
 	struct {
 		u32 bytes;
 		u16 queue;

@@ -160,6 +160,40 @@ static void nothing_passes_while_either_link_is_down(void **state)
 	pair_fini(&p);
 }
 
+static void a_sender_that_waits_goes_on_when_the_link_goes_down(void **state)
+{
+	struct pair p;
+
+	pair_init(&p);
+	net_join(&p.a.end, &p.b.end);
+	p.b.busy = true;
+	send_fill(&p.a.end, 60, 1, NULL);
+	assert_false(net_can_send(&p.a.end));
+	net_set_link(&p.b.end, false);
+	assert_int_equal(p.a.writable, 1);
+	assert_true(net_can_send(&p.a.end));
+	net_set_link(&p.b.end, true);
+	assert_false(net_can_send(&p.a.end));
+	net_set_link(&p.a.end, false);
+	assert_int_equal(p.a.writable, 2);
+	pair_fini(&p);
+}
+
+static void a_sender_that_waits_goes_on_when_its_peer_goes(void **state)
+{
+	struct pair p;
+
+	pair_init(&p);
+	net_join(&p.a.end, &p.b.end);
+	p.b.busy = true;
+	assert_false(net_can_send(&p.a.end));
+	net_end_fini(&p.b.end);
+	assert_int_equal(p.a.writable, 1);
+	assert_true(net_can_send(&p.a.end));
+	net_end_init(&p.b.end, p.net, &probe_ops, NULL);
+	pair_fini(&p);
+}
+
 static void odd_frames_are_dropped(void **state)
 {
 	struct pair p;
@@ -359,15 +393,20 @@ static void look(struct loop_timer *timer)
 		loop_timer_set(timer, now_ns() + NS_PER_MS);
 }
 
-/* Run the loop until so many have come, or for some seconds. */
-static void run_until(struct loop *loop, const unsigned *got, unsigned want)
+static void run_for(struct loop *loop, const unsigned *got, unsigned want, unsigned ms)
 {
-	struct rounds r = {.loop = loop, .got = got, .want = want, .left = 300};
+	struct rounds r = {.loop = loop, .got = got, .want = want, .left = ms};
 
 	loop_timer_init(loop, &r.timer, look);
 	loop_timer_set(&r.timer, now_ns());
 	loop_run(loop);
 	loop_timer_del(&r.timer);
+}
+
+/* Run the loop until so many have come, or for a while. */
+static void run_until(struct loop *loop, const unsigned *got, unsigned want)
+{
+	run_for(loop, got, want, 300);
 }
 
 static unsigned free_port(void)
@@ -430,6 +469,18 @@ static void frames_go_over_a_connection_and_wait_at_its_end(void **state)
 	net_flush(&p.b.end);
 	run_until(loop, &p.b.got, 50);
 	assert_int_equal(p.b.got, 50);
+	/* An end that still takes nothing when it is looked at again keeps its connection. */
+	p.b.busy = true;
+	for (u32 i = 0; i < 100; i++)
+		send_fill(&p.a.end, 1500, 8, NULL);
+	for (u32 i = 0; i < 20; i++) {
+		run_for(loop, &p.a.got, 501, 10);
+		net_flush(&p.b.end);
+	}
+	p.b.busy = false;
+	net_flush(&p.b.end);
+	run_until(loop, &p.b.got, 150);
+	assert_int_equal(p.b.got, 150);
 	pair_fini(&p);
 	loop_free(loop);
 }
@@ -440,6 +491,8 @@ int main(void)
 		cmocka_unit_test(frames_wait_for_a_peer_that_takes_none_and_keep_their_order),
 		cmocka_unit_test(what_waits_is_bounded),
 		cmocka_unit_test(nothing_passes_while_either_link_is_down),
+		cmocka_unit_test(a_sender_that_waits_goes_on_when_the_link_goes_down),
+		cmocka_unit_test(a_sender_that_waits_goes_on_when_its_peer_goes),
 		cmocka_unit_test(odd_frames_are_dropped),
 		cmocka_unit_test(a_missing_checksum_is_filled_in_for_who_does_not_do_it),
 		cmocka_unit_test(offloads_outside_the_frame_or_unknown_are_dropped),
