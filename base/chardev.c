@@ -73,14 +73,27 @@ static void out_drain(struct chardev *c)
 	}
 }
 
+static void tell_of_room(struct chardev *c)
+{
+	for (u32 i = 0; i < c->n_users; i++)
+		if (c->users[i] && c->users[i]->has_room)
+			c->users[i]->has_room(c->users[i]);
+}
+
 static void out_ready(struct loop_watch *watch, u32 revents)
 {
 	struct chardev *c = container_of(watch, struct chardev, out_watch);
-	LOCK_SCOPE(&c->lock);
+	bool tell;
 
+	mutex_lock(&c->lock);
 	out_drain(c);
 	if (!c->out_used)
 		loop_watch_set(watch, 0);
+	tell = c->out_wanted && c->out_used <= CHARDEV_OUT_BYTES / 2;
+	c->out_wanted = c->out_wanted && !tell;
+	mutex_unlock(&c->lock);
+	if (tell)
+		tell_of_room(c);
 }
 
 /* On the loop: something waits in the ring. */
@@ -117,6 +130,20 @@ size_t chardev_write(struct chardev_user *u, const void *data, size_t bytes)
 			loop_post(c->loop, &c->out_call);
 	}
 	return bytes;
+}
+
+bool chardev_has_room(struct chardev_user *u, size_t bytes)
+{
+	struct chardev *c = u->chardev;
+
+	assert(bytes <= CHARDEV_OUT_BYTES / 2);
+	if (!c || c->keep_fd >= 0)
+		return true;
+	LOCK_SCOPE(&c->lock);
+	if (c->out_fd < 0 || CHARDEV_OUT_BYTES - c->out_used >= bytes)
+		return true;
+	c->out_wanted = true;
+	return false;
 }
 
 void chardev_flush(struct chardev *c)
@@ -323,6 +350,7 @@ void chardev_disconnect(struct chardev *c)
 	mutex_lock(&c->lock);
 	c->in_fd = c->out_fd = -1;
 	c->out_used = 0;
+	c->out_wanted = false;
 	mutex_unlock(&c->lock);
 	sys_close(in_fd);
 	if (out_fd != in_fd)
@@ -331,6 +359,7 @@ void chardev_disconnect(struct chardev *c)
 	c->got_escape = false;
 	for (u32 i = 0; i < c->n_users; i++)
 		send_event(c, i, CHARDEV_CLOSED);
+	tell_of_room(c); /* for what is lost */
 	if (c->listen_fd >= 0)
 		loop_watch_set(&c->listen_watch, POLLIN);
 }

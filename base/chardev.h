@@ -5,7 +5,8 @@
  * several of which one has the focus.  All callbacks run on the loop given to
  * chardev_open; chardev_write may be called from any thread and never blocks:
  * what the host does not take at once is queued (bounded at 1 MiB; the oldest
- * queued bytes of a reader that does not read are dropped and counted). */
+ * queued bytes of a reader that does not read are dropped and counted, unless
+ * the front end waits by chardev_has_room). */
 #ifndef BASE_CHARDEV_H
 #define BASE_CHARDEV_H
 
@@ -29,6 +30,8 @@ struct chardev_user {
 	size_t (*can_receive)(struct chardev_user *u);
 	void (*receive)(struct chardev_user *u, const u8 *data, size_t bytes);
 	void (*event)(struct chardev_user *u, enum chardev_event event);
+	/* There is room again after there was none.  NULL: nobody waits. */
+	void (*has_room)(struct chardev_user *u);
 	struct chardev *chardev; /* set by chardev_attach */
 	u32 tag;		 /* place in a mux */
 };
@@ -53,7 +56,10 @@ void chardev_set_escape(struct chardev *c, u8 escape);
 int chardev_attach(struct chardev *c, struct chardev_user *u, struct error *err); /* -EBUSY */
 void chardev_detach(struct chardev_user *u);
 size_t chardev_write(struct chardev_user *u, const void *data, size_t bytes); /* [any thread] */
-void chardev_accept_input(struct chardev_user *u);			      /* [any thread] */
+/* Would so many bytes (half the queue at most) be kept?  If not, u->has_room is called
+ * when they would.  A pty has always room: nobody may ever read it. */
+bool chardev_has_room(struct chardev_user *u, size_t bytes); /* [any thread] */
+void chardev_accept_input(struct chardev_user *u);	     /* [any thread] */
 void chardev_flush(struct chardev *c); /* blocking, at exit; bounded to a second */
 
 const char *chardev_id(const struct chardev *c);

@@ -46,7 +46,8 @@ struct chardev {
 	struct mutex lock; /* "out.lock" */
 	u8 *out;	   /* [out.lock] ring, made when the host first did not take all */
 	size_t out_at, out_used;
-	u64 out_lost; /* [out.lock] bytes dropped */
+	u64 out_lost;	 /* [out.lock] bytes dropped */
+	bool out_wanted; /* [out.lock] somebody waits for room */
 };
 
 struct chardev *chardev_alloc(struct loop *loop, const char *id, const char *spec);

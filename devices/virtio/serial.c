@@ -173,12 +173,12 @@ static void take_messages(struct virtio_serial *vs)
 
 /* --- bytes ------------------------------------------------------------------------------------ */
 
-/* A request is a piece of a stream: as much of it as the other end's buffer holds. */
-#define SEND_AT_MOST (64 * KiB)
+/* A request is a piece of a stream: as much of it as the other end is sure to keep. */
+#define SEND_AT_MOST (512 * KiB)
 
-static void send_bytes(struct virtio_serial *vs, unsigned port, const struct virtq_chain *c)
+static void send_bytes(struct virtio_serial *vs, unsigned port, const struct virtq_chain *c,
+		       u64 bytes)
 {
-	u64 bytes = MIN(c->out_bytes, (u64)SEND_AT_MOST);
 	u8 part[BYTES_AT_ONCE];
 
 	for (u64 at = 0, n; vs->ports[port] && at < bytes; at += n) {
@@ -188,15 +188,30 @@ static void send_bytes(struct virtio_serial *vs, unsigned port, const struct vir
 	}
 }
 
-static void send_all(struct virtio_serial *vs, unsigned queue, unsigned port)
+/* False: the rest waits until the other end has room, without kicks. */
+static bool send_all(struct virtio_serial *vs, unsigned queue, unsigned port)
 {
+	struct virtq *q = &virtio_queue_at(&vs->vp, queue)->vq;
 	unsigned most = SERVED_BATCH;
 	struct virtq_chain c;
 
 	while (most-- && served_pop(&vs->served, queue, &c)) {
-		send_bytes(vs, port, &c);
-		virtq_push(&virtio_queue_at(&vs->vp, queue)->vq, c.head, 0);
+		u64 bytes = MIN(c.out_bytes, (u64)SEND_AT_MOST);
+
+		if (vs->ports[port] && !vser_port_has_room(vs->ports[port], bytes)) {
+			virtq_unpop(q, 1);
+			return false;
+		}
+		send_bytes(vs, port, &c, bytes);
+		virtq_push(q, c.head, 0);
 	}
+	return true;
+}
+
+void vser_send_more(struct virtio_serial *vs, unsigned port)
+{
+	if (served_runs(&vs->vp, vser_rx_queue(port) + 1))
+		served_again(&vs->served, vser_rx_queue(port) + 1);
 }
 
 static bool guest_listens(const struct virtio_serial *vs, unsigned port)
@@ -243,8 +258,9 @@ static void serve_port(struct virtio_serial *vs, unsigned queue)
 	unsigned port = queue < 2 ? 0 : (queue - 2) / 2;
 
 	if (queue % 2) {
-		send_all(vs, queue, port);
-		if (served_idle(&vs->served, queue))
+		if (!send_all(vs, queue, port))
+			served_flush(&vs->served, queue);
+		else if (served_idle(&vs->served, queue))
 			served_again(&vs->served, queue);
 		return;
 	}

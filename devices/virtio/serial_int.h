@@ -63,6 +63,10 @@ u32 vser_rx_room(struct virtio_serial *vs, unsigned port);
 void vser_receive(struct virtio_serial *vs, unsigned port, const u8 *data, size_t bytes);
 /* Tell the driver what it does not know yet, as far as it has buffers.  vs.lock held. */
 void vser_tell(struct virtio_serial *vs);
+/* The other end takes what the guest sends again.  vs.lock held. */
+void vser_send_more(struct virtio_serial *vs, unsigned port);
+/* Does it take so many bytes?  A console's always does: what nobody reads is lost. */
+bool vser_port_has_room(struct vser_port *p, size_t bytes);
 /* Bytes that the guest sends, to the other end. */
 void vser_port_send(struct vser_port *p, const void *data, size_t bytes);
 void vser_port_accept(struct vser_port *p); /* the guest takes more input */

@@ -18,6 +18,11 @@ void vser_port_send(struct vser_port *p, const void *data, size_t bytes)
 		chardev_write(&p->user, data, bytes);
 }
 
+bool vser_port_has_room(struct vser_port *p, size_t bytes)
+{
+	return vser_is_console(p) || !p->chardev || chardev_has_room(&p->user, bytes);
+}
+
 void vser_port_accept(struct vser_port *p)
 {
 	chardev_accept_input(&p->user);
@@ -37,6 +42,14 @@ static void receive(struct chardev_user *u, const u8 *data, size_t bytes)
 
 	LOCK_SCOPE(&p->vs->vp.pd.dev.lock);
 	vser_receive(p->vs, p->prop_nr, data, bytes);
+}
+
+static void has_room(struct chardev_user *u)
+{
+	struct vser_port *p = of_user(u);
+
+	LOCK_SCOPE(&p->vs->vp.pd.dev.lock);
+	vser_send_more(p->vs, p->prop_nr);
 }
 
 static void event(struct chardev_user *u, enum chardev_event what)
@@ -62,6 +75,7 @@ static int port_init(struct device *dev, struct error *err)
 	p->user.can_receive = can_receive;
 	p->user.receive = receive;
 	p->user.event = event;
+	p->user.has_room = has_room;
 	ret = vser_add_port(p->vs, p, err);
 	if (ret < 0 || !p->chardev)
 		return ret;

@@ -405,6 +405,80 @@ static void a_driver_is_asked_for_more_when_its_buffers_are_used_up(void **state
 	}
 }
 
+static u64 read_all(int fd, u8 *sum)
+{
+	static u8 part[65536];
+	u64 bytes = 0;
+	ssize_t n;
+
+	while ((n = read(fd, part, sizeof(part))) > 0)
+		for (ssize_t i = 0; i < n; i++, bytes++)
+			*sum = (u8)(*sum * 31 + part[i]);
+	return bytes;
+}
+
+#define PIECE 0x8000u /* bytes of a request, of which all are the same */
+
+/* A port is a stream that loses nothing: the guest waits for a slow reader.  A console
+ * does not wait. */
+static void a_port_waits_for_a_slow_reader_and_a_console_does_not(void **state)
+{
+	static const unsigned queues[] = {1, 5};
+	static u8 piece[PIECE];
+	u8 want = 0, sum = 0;
+	unsigned sent = 0, used = 0;
+	u64 got = 0;
+	struct bench b;
+
+	start_bench(&b);
+	introduce_with(&b, false, (u64)1 << VIRTIO_F_EVENT_IDX);
+	for (unsigned port = 0; port < 2; port++) {
+		used = 0;
+		for (sent = 0; sent < 64; sent++) { /* 2 MiB */
+			memset(piece, (int)sent, PIECE);
+			vdev_send(&b.r, queues[port], DATA + sent * PIECE, piece, PIECE);
+			while (vdev_used(&b.r, queues[port]) == 0)
+				used++;
+		}
+		if (port == 0)
+			assert_int_equal(used, 64);
+		else
+			assert_in_range(used, 16, 60);
+	}
+	for (unsigned i = 0; i < 1000 && got < 64 * PIECE; i++) {
+		got += read_all(b.peers[1], &sum);
+		vdev_turn(&b.r);
+		while (vdev_used(&b.r, 5) == 0)
+			used++;
+	}
+	assert_int_equal(got, 64 * PIECE);
+	assert_int_equal(used, 64);
+	for (unsigned i = 0; i < 64 * PIECE; i++)
+		want = (u8)(want * 31 + (u8)(i / PIECE));
+	assert_int_equal(sum, want);
+	end_bench(&b);
+}
+
+/* The reader that was waited for goes: so does what it did not read. */
+static void a_port_does_not_wait_for_a_reader_that_has_gone(void **state)
+{
+	static const u8 piece[PIECE];
+	unsigned used = 0;
+	struct bench b;
+
+	start_bench(&b);
+	introduce(&b, false);
+	for (unsigned i = 0; i < 64; i++)
+		vdev_send(&b.r, 5, DATA, piece, PIECE);
+	close(b.peers[1]);
+	b.peers[1] = -1;
+	vdev_turn(&b.r);
+	while (vdev_used(&b.r, 5) == 0)
+		used++;
+	assert_int_equal(used, 64);
+	end_bench(&b);
+}
+
 static void messages_wait_for_control_buffers(void **state)
 {
 	struct bench b;
@@ -425,6 +499,8 @@ int main(void)
 		cmocka_unit_test(ports_are_told_of_in_the_order_of_the_book),
 		cmocka_unit_test(bytes_go_both_ways),
 		cmocka_unit_test(a_driver_is_asked_for_more_when_its_buffers_are_used_up),
+		cmocka_unit_test(a_port_waits_for_a_slow_reader_and_a_console_does_not),
+		cmocka_unit_test(a_port_does_not_wait_for_a_reader_that_has_gone),
 		cmocka_unit_test(messages_wait_for_control_buffers),
 		cmocka_unit_test(the_guest_hears_when_the_other_end_goes),
 		cmocka_unit_test(what_is_not_told_yet_is_part_of_a_snapshot),
