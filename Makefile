@@ -212,6 +212,7 @@ CORE := \
 	vmm/core/cpu_models.o \
 	vmm/core/cpuid.o \
 	vmm/core/cpuid_flags.o \
+	vmm/core/cpuid_hyperv.o \
 	vmm/core/cpuid_model.o \
 	vmm/core/cpuid_options.o \
 	vmm/core/cpuid_topology.o \

@@ -52,7 +52,10 @@ const struct option options[] = {
 	PLAIN("cpu", "model[,+flag][,-flag][,prop=value]",
 	      "select CPU ('-cpu help' for list of models and flags); default: host\n"
 	      "properties: flag=on|off, family=, model=, stepping=, level=, xlevel=, vendor=,\n"
-	      "model-id=, phys-bits=, host-phys-bits=, check=, enforce=, kvm=, pmu=, migratable=",
+	      "model-id=, phys-bits=, host-phys-bits=, check=, enforce=, kvm=, pmu=, migratable=,\n"
+	      "and what Windows makes use of, as far as the host's kernel offers it: hv-relaxed,\n"
+	      "hv-vapic, hv-spinlocks=, hv-time, hv-vpindex, hv-synic, hv-stimer, ... or\n"
+	      "hv-passthrough",
 	      option_cpu, GROUP_STANDARD),
 	LIST("accel", "[accel=]accelerator", "select accelerator (kvm; use 'help' for a list)",
 	     option_accel, GROUP_STANDARD, "accel", "accel kernel-irqchip"),

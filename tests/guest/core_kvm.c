@@ -570,7 +570,7 @@ static void too_many_cpus_are_refused(void **state)
 	struct test_machine *t;
 	struct vcpus *v;
 	struct error err = {0};
-	struct cpu_options opt = {"host", 5000, 5000, 1, 1};
+	struct cpu_options opt = {"host", 5000, 5000, 1, 1, NULL};
 
 	t = TM_START(hello, 1);
 	assert_int_equal(vcpus_new(&v, t->kvm, &t->m, &opt, NULL, &err), -EINVAL);

@@ -1,6 +1,7 @@
 /* The guest's CPUID from made-up hosts: models, flags, topology. */
 #include "vmm/core/cpu_models.h"
 #include "vmm/core/cpuid.h"
+#include "vmm/core/hyperv.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -50,7 +51,7 @@ static struct kvm_cpuid2 *host_of(const struct kvm_cpuid_entry2 *entries, u32 n)
 
 static struct kvm_cpuid2 *guest(const struct kvm_cpuid2 *host, const char *model)
 {
-	struct cpu_options opt = {model, 1, 1, 1, 1};
+	struct cpu_options opt = {model, 1, 1, 1, 1, NULL};
 	struct kvm_cpuid2 *c = NULL;
 	struct error err = {0};
 
@@ -98,10 +99,99 @@ static void a_flag_that_the_host_lacks_stays_off(void **state)
 	assert_false(has(c, "svm"));
 }
 
+/* What a kernel says that it can do of Hyper-V: all but direct timers. */
+static const struct kvm_cpuid_entry2 hyperv[] = {
+	{.function = 0x40000000, .eax = 0x40000005},
+	{.function = 0x40000001, .eax = 0x31237648},
+	{.function = 0x40000003, .eax = 0x2aff, .edx = 1u << 4 | 1u << 8 | 1u << 10},
+	{.function = 0x40000004, .eax = 0x40e2c, .ebx = 0xfff},
+	{.function = 0x40000005, .eax = 1024, .ebx = 64},
+};
+
+static int with_hyperv(struct kvm_cpuid2 **out, const char *model, struct error *err)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	AUTO_FREE struct kvm_cpuid2 *hv = HOST(hyperv);
+	struct cpu_options opt = {model, 1, 1, 1, 1, hv};
+
+	*err = (struct error){0};
+	return cpuid_new(out, host, &opt, err);
+}
+
+static struct kvm_cpuid2 *hyperv_guest(const char *model)
+{
+	struct kvm_cpuid2 *c = NULL;
+	struct error err;
+
+	if (with_hyperv(&c, model, &err) < 0)
+		fail_msg("%s: %s", model, err.text);
+	return c;
+}
+
+static void hyperv_leaves_say_what_is_asked_for(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *c = hyperv_guest(
+		"host,hv_relaxed,hv-vapic=on,hv-spinlocks=0x1fff,hv-time,hv_reset,hv-reset=off");
+	const struct kvm_cpuid_entry2 *e = cpuid_find(c, 0x40000000, 0);
+
+	assert_int_equal(e->eax, 0x40000005);
+	assert_memory_equal(&e->ebx, "Microsoft Hv", 12);
+	assert_int_equal(cpuid_find(c, 0x40000001, 0)->eax, 0x31237648);
+	assert_int_equal(cpuid_find(c, 0x40000002, 0)->ebx, 10 << 16);
+	assert_int_equal(cpuid_find(c, 0x40000003, 0)->eax, 0x232); /* hypercalls, too */
+	assert_int_equal(cpuid_find(c, 0x40000003, 0)->edx, 0);
+	assert_int_equal(cpuid_find(c, 0x40000004, 0)->eax, 0x28);
+	assert_int_equal(cpuid_find(c, 0x40000004, 0)->ebx, 0x1fff);
+	assert_int_equal(cpuid_find(c, 0x40000005, 0)->eax, 1024);
+	/* KVM's own are behind them. */
+	assert_int_equal(cpuid_find(c, 0x40000100, 0)->eax, 0x40000101);
+	assert_int_equal(cpuid_find(c, 0x40000100, 0)->ebx, 0x4b4d564b);
+	assert_int_equal(cpuid_find(c, 0x40000101, 0)->eax, 0x9);
+	assert_false(hyperv_has(c, HYPERV_SYNIC) || hyperv_has(c, HYPERV_VPINDEX));
+}
+
+static void hyperv_can_be_had_whole_or_alone(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *all = hyperv_guest("qemu64,check=off,hv-passthrough");
+	AUTO_FREE struct kvm_cpuid2 *alone =
+		hyperv_guest("host,kvm=off,hv-vpindex,hv-synic,hv-vendor-id=abc");
+	AUTO_FREE struct kvm_cpuid2 *none = hyperv_guest("host,hv-relaxed,hv-relaxed=off");
+
+	assert_int_equal(cpuid_find(all, 0x40000003, 0)->eax, 0xaff);
+	assert_int_equal(cpuid_find(all, 0x40000003, 0)->edx, 0x510);
+	assert_int_equal(cpuid_find(all, 0x40000004, 0)->eax, 0x40e2c);
+	assert_int_equal(cpuid_find(all, 0x40000004, 0)->ebx, 0xfff);
+	assert_true(hyperv_has(all, HYPERV_STIMER));
+	assert_memory_equal(&cpuid_find(alone, 0x40000000, 0)->ebx, "abc\0\0\0\0\0\0\0\0\0", 12);
+	assert_null(cpuid_find(alone, 0x40000100, 0));
+	assert_true(hyperv_has(alone, HYPERV_SYNIC) && hyperv_has(alone, HYPERV_VPINDEX));
+	assert_int_equal(cpuid_find(alone, 0x40000004, 0)->ebx, UINT32_MAX);
+	assert_int_equal(cpuid_find(none, 0x40000000, 0)->ebx, 0x4b4d564b);
+}
+
+static void hyperv_that_is_not_there_is_refused(void **state)
+{
+	static const char *const cases[][2] = {
+		{"host,hv-stimer", "Hyper-V synthetic timers (hv-stimer) requires hv-time"},
+		{"host,hv-synic", "(hv-synic) requires hv-vpindex"},
+		{"host,hv-ipi", "Hyper-V paravirtual IPI (hv-ipi) requires hv-vpindex"},
+		{"host,hv-vpindex,hv-synic,hv-time,hv-stimer,hv-stimer-direct",
+		 "(hv-stimer-direct) is not supported by this host's kernel"},
+	};
+	struct kvm_cpuid2 *c = NULL;
+	struct error err;
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		assert_true(with_hyperv(&c, cases[i][0], &err) < 0);
+		if (!strstr(err.text, cases[i][1]))
+			fail_msg("'%s' does not say '%s'", err.text, cases[i][1]);
+	}
+}
+
 static void refuse(const char *model, const char *text)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
-	struct cpu_options opt = {model, 1, 1, 1, 1};
+	struct cpu_options opt = {model, 1, 1, 1, 1, NULL};
 	struct kvm_cpuid2 *c;
 	struct error err = {0};
 
@@ -123,7 +213,15 @@ static void nonsense_is_refused_by_name(void **state)
 	refuse("host,family=x", "Parameter 'family' expects a number");
 	refuse("host,family=300", "-cpu: family is 300, expected 0..270");
 	refuse("host,vendor=abc", "Property '.vendor' doesn't take value 'abc'");
-	refuse("host,hv-relaxed", "Hyper-V enlightenments are not available: hv-relaxed");
+	refuse("host,hv-foo", "Property 'host-x86_64-cpu.hv-foo' not found");
+	refuse("host,hv_", "Property 'host-x86_64-cpu.hv_' not found");
+	refuse("host,hv-evmcs", "hv-evmcs is not available");
+	refuse("host,hv-relaxed=1", "Parameter 'hv-relaxed' expects 'on' or 'off'");
+	refuse("host,hv-spinlocks=off", "Parameter 'hv-spinlocks' expects a number");
+	refuse("host,hv-spinlocks", "Parameter 'hv-spinlocks' expects a number");
+	refuse("host,hv-spinlocks=100", "'hv-spinlocks' must be at least 0xfff");
+	refuse("host,hv-vendor-id=1234567890abc", "expected at most 12 characters");
+	refuse("host,hv-no-nonarch-coresharing=x", "does not accept value 'x'");
 	refuse("Haswell-v9", "unable to find CPU model 'Haswell-v9'");
 }
 
@@ -170,7 +268,7 @@ static void old_models_end_where_they_ended(void **state)
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
 	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "486,check=off");
 	AUTO_FREE struct kvm_cpuid2 *d = guest(host, "pentium3,+nx,check=off");
-	struct cpu_options opt = {"486", 2, 2, 1, 1};
+	struct cpu_options opt = {"486", 2, 2, 1, 1, NULL};
 
 	cpuid_set_vcpu(c, &opt, 1);
 	assert_int_equal(cpuid_find(c, 0, 0)->eax, 1);
@@ -226,12 +324,12 @@ static void kvm_can_be_hidden(void **state)
 
 static void apic_ids_leave_room_for_a_power_of_two(void **state)
 {
-	struct cpu_options opt = {"host", 12, 2, 3, 2};
+	struct cpu_options opt = {"host", 12, 2, 3, 2, NULL};
 	static const u32 ids[] = {0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13};
 
 	for (u32 i = 0; i < 12; i++)
 		assert_int_equal(cpu_apic_id(&opt, i), ids[i]);
-	opt = (struct cpu_options){"host", 3, 3, 1, 1};
+	opt = (struct cpu_options){"host", 3, 3, 1, 1, NULL};
 	for (u32 i = 0; i < 3; i++)
 		assert_int_equal(cpu_apic_id(&opt, i), i);
 }
@@ -240,7 +338,7 @@ static void intel_leaves_tell_the_topology(void **state)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
 	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host");
-	struct cpu_options opt = {"host", 12, 2, 3, 2};
+	struct cpu_options opt = {"host", 12, 2, 3, 2, NULL};
 	const struct kvm_cpuid_entry2 *e;
 
 	for (u32 i = 0; i < 12; i++)
@@ -269,7 +367,7 @@ static void amd_leaves_tell_the_topology(void **state)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
 	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "host");
-	struct cpu_options opt = {"host", 16, 2, 4, 2};
+	struct cpu_options opt = {"host", 16, 2, 4, 2, NULL};
 	const struct kvm_cpuid_entry2 *e;
 
 	cpuid_set_vcpu(c, &opt, 11); /* socket 1, core 1, thread 1 */
@@ -292,7 +390,7 @@ static void a_lone_cpu_has_no_siblings(void **state)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(amd);
 	AUTO_FREE struct kvm_cpuid2 *c = guest(host, "max");
-	struct cpu_options opt = {"max", 1, 1, 1, 1};
+	struct cpu_options opt = {"max", 1, 1, 1, 1, NULL};
 
 	cpuid_set_vcpu(c, &opt, 0);
 	assert_false(has(c, "cmp-legacy") || has(c, "ht"));
@@ -328,6 +426,9 @@ int main(void)
 		cmocka_unit_test(flags_go_on_and_off),
 		cmocka_unit_test(a_flag_that_the_host_lacks_stays_off),
 		cmocka_unit_test(nonsense_is_refused_by_name),
+		cmocka_unit_test(hyperv_leaves_say_what_is_asked_for),
+		cmocka_unit_test(hyperv_can_be_had_whole_or_alone),
+		cmocka_unit_test(hyperv_that_is_not_there_is_refused),
 		cmocka_unit_test(models_hide_what_is_new),
 		cmocka_unit_test(a_model_says_what_it_is_told),
 		cmocka_unit_test(old_models_end_where_they_ended),

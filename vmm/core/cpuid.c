@@ -176,7 +176,14 @@ int cpuid_new(struct kvm_cpuid2 **out, const struct kvm_cpuid2 *supported,
 	ret = cpu_request_parse(&r, opt->model, host, err);
 	if (ret == 0)
 		ret = drop_missing(&r, host, err);
-	if (ret == 0)
-		*out = make_table(supported, &r);
+	if (ret < 0)
+		return ret;
+	*out = make_table(supported, &r);
+	if (hyperv_is_wanted(&r.hyperv))
+		ret = hyperv_put(*out, &r.hyperv, opt->hyperv, err);
+	if (ret < 0) {
+		free(*out);
+		*out = NULL;
+	}
 	return ret;
 }

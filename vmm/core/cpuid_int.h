@@ -3,6 +3,7 @@
 #define VMM_CORE_CPUID_INT_H
 
 #include "vmm/core/cpu_models.h"
+#include "vmm/core/hyperv.h"
 
 #include <linux/kvm.h>
 
@@ -18,6 +19,7 @@ struct cpu_request {
 	u32 phys_bits;	    /* 0: not given */
 	bool host_phys_bits, kvm, pmu, check, enforce, migratable;
 	u32 want[CPUID_WORDS];
+	struct hyperv_request hyperv;
 };
 
 /* cpuid_options.c.  host: words that it has. */

@@ -185,6 +185,16 @@ static int apply_special(struct cpu_request *r, const struct setting *s, struct 
 	return 0;
 }
 
+static int apply_hyperv(struct cpu_request *r, const struct setting *s, struct error *err)
+{
+	AUTO_FREE char *value = strndup(s->value, s->value_len);
+
+	int ret =
+		s->len > 3 ? hyperv_set(&r->hyperv, s->name + 3, s->len - 3, value, err) : -ENOENT;
+
+	return ret == -ENOENT ? unknown(r, s, err) : ret;
+}
+
 static int apply(struct cpu_request *r, const struct setting *s, struct error *err)
 {
 	int ret = apply_special(r, s, err);
@@ -194,8 +204,7 @@ static int apply(struct cpu_request *r, const struct setting *s, struct error *e
 	if (ret)
 		return MIN(ret, 0);
 	if (!strncmp(s->name, "hv-", 3) || !strncmp(s->name, "hv_", 3))
-		return err_set(err, -EINVAL, "Hyper-V enlightenments are not available: %.*s",
-			       (int)s->len, s->name);
+		return apply_hyperv(r, s, err);
 	if (!s->len || !cpuid_flag_find(s->name, s->len, &flag))
 		return unknown(r, s, err);
 	ret = to_bool(s, &on, err);

@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "vmm/core/cpuid.h"
+#include "vmm/core/hyperv.h"
 #include "vmm/core/vcpu_int.h"
 
 #include <errno.h>
@@ -22,6 +23,9 @@
 
 #define KICK_SIGNAL SIGUSR1
 #define MAX_APIC_ID 254 /* 255 is everybody; above, x2APIC routes would be needed */
+
+#define MAX_HYPERV_LEAVES		 32
+#define HV_STATUS_INVALID_HYPERCALL_CODE 2
 
 /* --- exits -------------------------------------------------------------------- */
 
@@ -125,6 +129,15 @@ static void handle_system_event(struct vcpu *vcpu)
 	}
 }
 
+/* The kernel passes on what it does not do itself: posting messages and signalling events
+ * to a virtual bus, of which there is none (TLFS appendix B: invalid hypercall code), and
+ * that the guest set up pages for them. */
+static void handle_hyperv(struct vcpu *vcpu)
+{
+	if (vcpu->run->hyperv.type == KVM_EXIT_HYPERV_HCALL)
+		vcpu->run->hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE;
+}
+
 static void handle_exit(struct vcpu *vcpu)
 {
 	__atomic_store_n(&vcpu->exits, vcpu->exits + 1, __ATOMIC_RELAXED);
@@ -136,6 +149,7 @@ static void handle_exit(struct vcpu *vcpu)
 	case KVM_EXIT_HLT: break; /* the in-kernel LAPIC wakes it */
 	case KVM_EXIT_SHUTDOWN: handle_shutdown(vcpu); break;
 	case KVM_EXIT_SYSTEM_EVENT: handle_system_event(vcpu); break;
+	case KVM_EXIT_HYPERV: handle_hyperv(vcpu); break;
 	case KVM_EXIT_INTERNAL_ERROR: handle_internal_error(vcpu); break;
 	case KVM_EXIT_FAIL_ENTRY: handle_fail_entry(vcpu); break;
 	default: handle_unknown(vcpu); break;
@@ -345,6 +359,21 @@ static int get_supported_cpuid(struct kvm *kvm, struct kvm_cpuid2 **out, struct 
 	return 0;
 }
 
+/* NULL: there are none, or the kernel (before 5.11) does not say. */
+static struct kvm_cpuid2 *get_supported_hyperv(struct kvm *kvm)
+{
+	struct kvm_cpuid2 *c;
+
+	if (!kvm_has_cap(kvm, KVM_CAP_SYS_HYPERV_CPUID, NULL))
+		return NULL;
+	c = xalloc(sizeof(*c) + MAX_HYPERV_LEAVES * sizeof(struct kvm_cpuid_entry2));
+	c->nent = MAX_HYPERV_LEAVES;
+	if (sys_ioctl(kvm_fd(kvm), KVM_GET_SUPPORTED_HV_CPUID, c) == 0)
+		return c;
+	free(c);
+	return NULL;
+}
+
 static int check_count(struct kvm *kvm, const struct cpu_options *opt, struct error *err)
 {
 	int max = 0;
@@ -386,6 +415,13 @@ static int make_vcpu(struct vcpu *vcpu, const struct cpu_options *opt, struct kv
 	ret = sys_ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid);
 	if (ret < 0)
 		return err_set_errno(err, ret, "KVM_SET_CPUID2");
+	vcpu->synic = hyperv_has(cpuid, HYPERV_SYNIC);
+	vcpu->stimer = hyperv_has(cpuid, HYPERV_STIMER);
+	if (hyperv_has(cpuid, HYPERV_VPINDEX))
+		ret = vcpu_set_up_hyperv(vcpu);
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot set up Hyper-V's part of CPU %u",
+				     vcpu->index);
 	ret = vcpu_note_power_on(vcpu, err);
 	if (ret < 0)
 		return ret;
@@ -396,11 +432,14 @@ static int make_vcpu(struct vcpu *vcpu, const struct cpu_options *opt, struct kv
 static int make_all(struct vcpus *v, const struct cpu_options *opt, struct error *err)
 {
 	AUTO_FREE struct kvm_cpuid2 *supported = NULL;
+	AUTO_FREE struct kvm_cpuid2 *hyperv = get_supported_hyperv(v->kvm);
 	AUTO_FREE struct kvm_cpuid2 *cpuid = NULL;
+	struct cpu_options full = *opt;
 	int ret = get_supported_cpuid(v->kvm, &supported, err);
 
+	full.hyperv = hyperv;
 	if (ret == 0)
-		ret = cpuid_new(&cpuid, supported, opt, err);
+		ret = cpuid_new(&cpuid, supported, &full, err);
 	if (ret < 0)
 		return ret;
 	v->run_bytes = sys_ioctl(kvm_fd(v->kvm), KVM_GET_VCPU_MMAP_SIZE, NULL);

@@ -20,6 +20,8 @@ struct vcpus;
 struct cpu_options {
 	const char *model;
 	u32 cpus, sockets, cores, threads; /* cpus <= the product of the others */
+	/* Filled in by vcpus_new: leaves of Hyper-V that the kernel supports; NULL: none. */
+	const struct kvm_cpuid2 *hyperv;
 };
 /* The (x2)APIC ID of a vCPU: for the ACPI tables. */
 u32 cpu_apic_id(const struct cpu_options *opt, u32 index);

@@ -19,6 +19,7 @@ struct vcpu {
 	struct kvm_run *run; /* [const] pointer; contents [vcpu] but immediate_exit */
 	pthread_t thread;    /* [const] */
 	bool started;	     /* [const] */
+	bool synic, stimer;  /* [const] parts of Hyper-V that it has */
 	u32 thread_id;	     /* [const] once vcpus_new has returned */
 	u32 signature;	     /* [const] CPUID leaf 1, EAX: EDX at reset */
 	bool stuck;	     /* [vcpu]; cleared by vcpus_resume under set->lock while parked */
@@ -46,6 +47,8 @@ struct vcpus {
 
 /* Note the power-on values of a fresh vCPU. */
 int vcpu_note_power_on(struct vcpu *vcpu, struct error *err);
+/* Its number, and the synthetic interrupt controller if it has one. */
+int vcpu_set_up_hyperv(struct vcpu *vcpu);
 /* Architectural power-on state; paused. */
 int vcpu_reset(struct vcpu *vcpu);
 

@@ -22,6 +22,15 @@
 #define APIC_BASE_BSP	     (1u << 8)
 #define APIC_BASE_ENABLE     (1u << 11)
 
+/* Of Hyper-V, TLFS appendix F. */
+#define HV_MSR_VP_INDEX	      0x40000002
+#define HV_MSR_SCONTROL	      0x40000080
+#define HV_MSR_SIEFP	      0x40000082
+#define HV_MSR_SIMP	      0x40000083
+#define HV_MSR_SINT0	      0x40000090
+#define HV_MSR_STIMER0_CONFIG 0x400000b0 /* then its count, then the next timer's */
+#define HV_MSRS		      (1 + 2 + 16 + 8)
+
 /* --- MSRs --------------------------------------------------------------------- */
 
 static int get_msr_list(struct kvm *kvm, struct kvm_msr_list **out)
@@ -71,7 +80,42 @@ static int each_msr(struct vcpu *vcpu, unsigned long request, struct kvm_msrs *m
 /* Those that are set on their own, or count time. */
 static bool is_left_out(u32 index)
 {
-	return index == MSR_APIC_BASE || index == MSR_TSC;
+	return index == MSR_APIC_BASE || index == MSR_TSC || index == HV_MSR_SCONTROL ||
+	       index == HV_MSR_STIMER0_CONFIG;
+}
+
+int vcpu_set_up_hyperv(struct vcpu *vcpu)
+{
+	struct kvm_enable_cap synic = {.cap = KVM_CAP_HYPERV_SYNIC2};
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} number = {.head.nmsrs = 1, .entry = {.index = HV_MSR_VP_INDEX, .data = vcpu->index}};
+	int ret = vcpu->synic ? sys_ioctl(vcpu->fd, KVM_ENABLE_CAP, &synic) : 0;
+
+	if (ret < 0)
+		return ret;
+	ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, &number); /* how many it took */
+	return ret == 0 ? -EINVAL : MIN(ret, 0);
+}
+
+static void add_msrs(struct kvm_msrs *msrs, u32 first, u32 last)
+{
+	for (u32 i = first; i <= last; i++)
+		msrs->entries[msrs->nmsrs++].index = i;
+}
+
+/* The kernel lists one of each group only (TLFS chapters 11 and 12); a timer's
+ * configuration comes before its count, which decides whether it runs. */
+static void add_hyperv_msrs(struct vcpu *vcpu, struct kvm_msrs *msrs)
+{
+	if (vcpu->synic) {
+		add_msrs(msrs, HV_MSR_SCONTROL, HV_MSR_SCONTROL);
+		add_msrs(msrs, HV_MSR_SIEFP, HV_MSR_SIMP);
+		add_msrs(msrs, HV_MSR_SINT0, HV_MSR_SINT0 + 15);
+	}
+	if (vcpu->stimer)
+		add_msrs(msrs, HV_MSR_STIMER0_CONFIG, HV_MSR_STIMER0_CONFIG + 7);
 }
 
 static int note_msrs(struct vcpu *vcpu)
@@ -82,11 +126,12 @@ static int note_msrs(struct vcpu *vcpu)
 
 	if (ret < 0)
 		return ret;
-	msrs = xalloc(sizeof(*msrs) + (list->nmsrs + 1) * sizeof(struct kvm_msr_entry));
+	msrs = xalloc(sizeof(*msrs) + (list->nmsrs + 1 + HV_MSRS) * sizeof(struct kvm_msr_entry));
 	vcpu->power_on.msrs = msrs;
 	for (u32 i = 0; i < list->nmsrs; i++)
 		if (!is_left_out(list->indices[i]))
 			msrs->entries[msrs->nmsrs++].index = list->indices[i];
+	add_hyperv_msrs(vcpu, msrs);
 	ret = each_msr(vcpu, KVM_GET_MSRS, msrs);
 	if (ret < 0)
 		return ret;
