@@ -244,16 +244,20 @@ static int refuse_with(const struct opts *o, const char *key, const char *const 
 
 static int check_vhost(const struct opts *o, struct error *err)
 {
-	bool on = false;
+	const char *asked = opts_has(o, "vhostfds") ? "vhostfds=" : "vhostfd=";
+	bool on = false, force = false;
 
-	if (opts_get_bool(o, "vhost", &on, err) < 0)
+	if (opts_get_bool(o, "vhost", &on, err) < 0 ||
+	    opts_get_bool(o, "vhostforce", &force, err) < 0)
 		return err->code;
-	if (!on && opts_get_bool(o, "vhostforce", &on, err) < 0)
-		return err->code;
-	if (!on)
+	if (on || force)
+		asked = on ? "vhost=on" : "vhostforce=on";
+	else if (!opts_has(o, "vhostfd") && !opts_has(o, "vhostfds"))
 		return 0;
-	/* It would write guest memory that no snapshot hears of. */
-	return err_set(err, -ENOTSUP, "vhost=on is not available: the card is served by cowvm");
+	return err_set(err, -ENOTSUP,
+		       "%s is not available: snapshots would miss what the host's kernel writes "
+		       "to guest memory",
+		       asked);
 }
 
 static int check_options(const struct opts *o, u32 *queues, struct error *err)

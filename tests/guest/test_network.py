@@ -264,9 +264,11 @@ REFUSED = [
     ("-netdev tap,id=t,script=no,queues=99",
      "-netdev tap,id=t,script=no,queues=99: queues is 99, expected 1..8"),
     ("-netdev tap,id=t,script=no,vhost=on",
-     "-netdev tap,id=t,script=no,vhost=on: vhost=on is not available: the card is served by "
-     "cowvm"),
-    ("-vnc :50 -vnc :51", "-vnc :51: there is one VNC server, and -vnc :50 has described it"),
+     "-netdev tap,id=t,script=no,vhost=on: vhost=on is not available: snapshots would miss what "
+     "the host's kernel writes to guest memory"),
+    ("-netdev tap,id=t,vhostfd=5", "-netdev tap,id=t,vhostfd=5: vhostfd= is not available: "
+     "snapshots would miss what the host's kernel writes to guest memory"),
+    ("-vnc :50,id=a -vnc :51,id=a", "-vnc :51,id=a: Duplicate ID 'a' for vnc"),
     ("-device e1000,netdev=x", "-device e1000,netdev=x: Property 'e1000.netdev' can't find value "
      "'x'"),
     ("-device e1000,mac=zz", "-device e1000,mac=zz: Property 'e1000.mac' doesn't take value 'zz'"),
