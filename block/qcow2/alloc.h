@@ -17,6 +17,9 @@ void cluster_reserve(struct qcow2 *q, u64 hoff);
 int cluster_alloc_run(struct fiber *f, struct qcow2 *q, u64 n, u64 *hoff);
 /* Nothing in memory points at them any more (I2: they are reused later). */
 void cluster_free(struct qcow2 *q, u64 hoff, u64 n);
+/* Refcounts alone, as they are, reach the file; durable with the next sync.  For lowered
+ * ones that may get lost (leaks) none is owed.  A commit, if more is pending. */
+int qcow2_commit_refcounts(struct fiber *f, struct qcow2 *q, bool may_be_lost);
 /* Is the write to these host bytes kept off metadata?  Else -EIO, corrupt. */
 int overlap_check(struct fiber *f, struct qcow2 *q, u64 hoff, u64 bytes);
 

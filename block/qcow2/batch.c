@@ -117,7 +117,8 @@ int batch_write(struct fiber *f, struct qcow2 *q, const struct batch *b)
 			write_part(f, &group, q, p, 0, p->bytes);
 	}
 	ret = image_group_wait(f, &group);
-	q->written += b->n;
+	if (!b->may_be_lost)
+		q->written += b->n;
 	return ret;
 }
 

@@ -17,6 +17,7 @@ struct piece {
 struct batch {
 	struct piece *pieces;
 	size_t n, room;
+	bool may_be_lost; /* no sync is owed for it */
 };
 
 /* A piece of zeros, to be filled in.  -ENOMEM leaves the batch as it was. */

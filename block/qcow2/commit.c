@@ -124,9 +124,9 @@ static int commit_copy(struct commit *c)
 
 /* --- the stages --- */
 
-static int write_refcounts(struct fiber *f, struct qcow2 *q)
+static int write_refcounts(struct fiber *f, struct qcow2 *q, bool may_be_lost)
 {
-	struct batch b = {0};
+	struct batch b = {.may_be_lost = may_be_lost};
 	struct list committing;
 	int ret;
 
@@ -149,7 +149,7 @@ static int stage_a(struct fiber *f, struct commit *c)
 	if (!q->lazy || q->commit_refcounts) {
 		ret = grow_refcount_tree(f, q);
 		if (ret == 0)
-			ret = write_refcounts(f, q);
+			ret = write_refcounts(f, q, false);
 	}
 	if (ret == 0 && q->lazy && pointers)
 		ret = header_set_incompatible(f, q, INCOMPAT_DIRTY, true);
@@ -309,6 +309,25 @@ int qcow2_commit_all(struct fiber *f, struct qcow2 *q)
 	if (ret == 0 && commit_is_needed(q)) /* refcounts could not be lowered */
 		ret = -EIO;
 	q->closing = false;
+	return ret;
+}
+
+/* Not counted as a commit: those who wait for one wait for a sync. */
+int qcow2_commit_refcounts(struct fiber *f, struct qcow2 *q, bool may_be_lost)
+{
+	int ret;
+
+	while (q->committing)
+		fiber_queue_wait(f, &q->commit_queue);
+	if (!list_empty(&q->l2.dirty) || q->l1_any_dirty || q->l1_fresh || q->layout_dirty ||
+	    grow_is_needed(q)) {
+		q->commit_refcounts = true;
+		return qcow2_commit(f, q);
+	}
+	q->committing = true;
+	ret = q->corrupt ? -EIO : write_refcounts(f, q, may_be_lost);
+	q->committing = false;
+	fiber_queue_wake_all(&q->commit_queue);
 	return ret;
 }
 

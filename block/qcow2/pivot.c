@@ -10,8 +10,8 @@
  * 1. The image is frozen (change.c) and what is pending is committed, so the file
  *    is as memory has it, and nothing but this changes refcounts.
  * 2. Survey: references are counted and judged; which tables must move is known.
- * 3. Places: claimed, and counted in the refcounts in use, by an ordinary commit.
- *    Stopping here, or anywhere before 5, leaves leaks (I1).
+ * 3. Places: claimed, and counted in the refcounts in use; the sync of 4 makes that
+ *    durable, too.  Stopping here, or anywhere before 5, leaves leaks (I1).
  * 4. Stage A: everything is written to those places; sync (I3).
  * 5. Stage B: the header; sync.  Before it the file shows the old state whole,
  *    after it the new one: refcounts as high as the references of each (I1), flags

@@ -1,8 +1,8 @@
 /* Where a pivot puts things, and how memory follows once the header has turned.
  *
- * Places are claimed like any cluster: refcounts in memory, then an ordinary
- * commit, so that the refcount structure in use counts them while they are being
- * written (leaks, should it end there).  Thread: the image's loop. */
+ * Places are claimed like any cluster: refcounts in memory, which are then written,
+ * so that the refcount structure in use counts them before anything refers to them
+ * (leaks, should it end there).  Thread: the image's loop. */
 #include "block/qcow2/pivot.h"
 
 #include <errno.h>
@@ -223,10 +223,8 @@ int pivot_place(struct fiber *f, struct pivot *p)
 
 	if (ret == 0)
 		ret = share_tables(f, p);
-	if (ret == 0) {
-		q->commit_refcounts = true;
-		ret = qcow2_commit(f, q);
-	}
+	if (ret == 0) /* stage A's sync is theirs, too */
+		ret = qcow2_commit_refcounts(f, q, false);
 	if (ret == 0)
 		ret = enter_all(p);
 	return ret;

@@ -51,13 +51,14 @@ int snapshot_ops_begin(struct fiber *f, struct qcow2 *q)
 }
 
 /* What was freed, in memory, reaches the file with the lowered refcounts; should
- * it not, it is a leak. */
+ * it not, it is a leak: no sync is worth waiting for it. */
 int snapshot_ops_end(struct fiber *f, struct qcow2 *q, int ret)
 {
 	if (ret == 0) {
-		(void)qcow2_commit(f, q);
 		q->commit_refcounts = true;
-		(void)qcow2_commit(f, q);
+		/* Then none that was raised is left. */
+		if (qcow2_commit(f, q) == 0)
+			(void)qcow2_commit_refcounts(f, q, true);
 	}
 	changes_thaw(q);
 	return ret;
