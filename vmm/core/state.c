@@ -1,6 +1,6 @@
 /* Codec of saved state: sections of named, typed fields.
  *
- * Little-endian throughout.
+ * Little-endian throughout, as x86 is: integers are copied as they lie in memory.
  *   section: name, u32 bytes of the body, body
  *   body:    fields, in any order, each at most once
  *   field:   name, u8 kind, u8 bytes of an element (struct: 0), u32 count, elements
@@ -75,29 +75,23 @@ static void end_block(struct state_buf *b, size_t start)
 	store_le32(b->data + start - sizeof(u32), (u32)(b->bytes - start));
 }
 
-static void put_int(struct state_buf *b, const u8 *from, u32 size)
-{
-	u64 raw = 0;
-
-	assert(size == 1 || size == 2 || size == 4 || size == 8);
-	memcpy(&raw, from, size); /* the host is little-endian, as x86 is */
-	raw = htole64(raw);
-	state_put_bytes(b, &raw, size);
-}
-
 static void put_fields(struct state_buf *b, const struct state_field *table, const u8 *object);
 
-static void put_element(struct state_buf *b, const struct state_field *field, const u8 *from)
+/* The guest stands still meanwhile: integers go as they lie in memory, all at once. */
+static void put_elements(struct state_buf *b, const struct state_field *field, const u8 *from)
 {
-	size_t start;
-
 	if (field->kind != STATE_KIND_STRUCT) {
-		put_int(b, from, field->size);
+		assert(field->size == 1 || field->size == 2 || field->size == 4 ||
+		       field->size == 8);
+		state_put_bytes(b, from, (size_t)field->count * field->size);
 		return;
 	}
-	start = begin_block(b);
-	put_fields(b, field->fields, from);
-	end_block(b, start);
+	for (u32 i = 0; i < field->count; i++) {
+		size_t start = begin_block(b);
+
+		put_fields(b, field->fields, from + (size_t)i * field->size);
+		end_block(b, start);
+	}
 }
 
 static void put_fields(struct state_buf *b, const struct state_field *table, const u8 *object)
@@ -107,8 +101,7 @@ static void put_fields(struct state_buf *b, const struct state_field *table, con
 		put_u8(b, (u8)field->kind);
 		put_u8(b, field->kind == STATE_KIND_STRUCT ? 0 : (u8)field->size);
 		put_u32(b, field->count);
-		for (u32 i = 0; i < field->count; i++)
-			put_element(b, field, object + field->offset + (size_t)i * field->size);
+		put_elements(b, field, object + field->offset);
 	}
 }
 
@@ -206,33 +199,29 @@ static int take_name(struct reader *r, char name[256])
 	return 0;
 }
 
-static int take_int(struct reader *r, const struct state_field *field, u8 *to)
+static int take_ints(struct reader *r, const struct state_field *field, u32 n, u8 *to)
 {
+	size_t bytes = (size_t)n * field->size;
 	const u8 *p = NULL;
-	u64 raw = 0;
-	int ret = take(r, field->size, &p);
+	int ret = take(r, bytes, &p);
 
 	if (ret < 0)
 		return ret;
-	memcpy(&raw, p, field->size);
-	raw = le64toh(raw);
-	if (field->kind == STATE_KIND_BOOL && raw > 1)
-		return err_set(r->err, -EINVAL, "state of '%s': %s is %u, expected 0 or 1",
-			       r->section, field->name, (unsigned)raw);
-	memcpy(to, &raw, field->size);
+	for (size_t i = 0; field->kind == STATE_KIND_BOOL && i < bytes; i++)
+		if (p[i] > 1)
+			return err_set(r->err, -EINVAL, "state of '%s': %s is %u, expected 0 or 1",
+				       r->section, field->name, p[i]);
+	memcpy(to, p, bytes);
 	return 0;
 }
 
 static int take_fields(struct reader *r, const struct state_field *table, u8 *object);
 
-static int take_element(struct reader *r, const struct state_field *field, u8 *to)
+static int take_struct(struct reader *r, const struct state_field *field, u8 *to)
 {
 	struct reader inner;
-	int ret;
+	int ret = take_block(r, &inner);
 
-	if (field->kind != STATE_KIND_STRUCT)
-		return take_int(r, field, to);
-	ret = take_block(r, &inner);
 	return ret < 0 ? ret : take_fields(&inner, field->fields, to);
 }
 
@@ -267,8 +256,10 @@ static int take_field(struct reader *r, const struct state_field *field, u8 *obj
 	u32 n = 0;
 	int ret = take_type(r, field, &n);
 
+	if (ret == 0 && field->kind != STATE_KIND_STRUCT)
+		return take_ints(r, field, n, object + field->offset);
 	for (u32 i = 0; ret == 0 && i < n; i++)
-		ret = take_element(r, field, object + field->offset + (size_t)i * field->size);
+		ret = take_struct(r, field, object + field->offset + (size_t)i * field->size);
 	return ret;
 }
 
@@ -292,15 +283,15 @@ static int check_all_seen(struct reader *r, const struct state_field *table, con
 
 static void zero_fields(const struct state_field *table, u8 *object)
 {
-	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++)
-		for (u32 i = 0; i < field->count; i++) {
-			u8 *at = object + field->offset + (size_t)i * field->size;
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++) {
+		u8 *at = object + field->offset;
 
-			if (field->kind == STATE_KIND_STRUCT)
-				zero_fields(field->fields, at);
-			else
-				memset(at, 0, field->size);
-		}
+		if (field->kind != STATE_KIND_STRUCT)
+			memset(at, 0, (size_t)field->count * field->size);
+		else
+			for (u32 i = 0; i < field->count; i++)
+				zero_fields(field->fields, at + (size_t)i * field->size);
+	}
 }
 
 static int take_fields(struct reader *r, const struct state_field *table, u8 *object)
@@ -360,15 +351,17 @@ int state_load(struct state_buf *in, const char *section, const struct state_fie
 
 void state_copy(const struct state_field *table, void *to, const void *from)
 {
-	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++)
-		for (u32 i = 0; i < field->count; i++) {
-			size_t off = field->offset + (size_t)i * field->size;
+	for (const struct state_field *field = table; field->kind != STATE_KIND_END; field++) {
+		u8 *out = (u8 *)to + field->offset;
+		const u8 *in = (const u8 *)from + field->offset;
+		size_t size = field->size;
 
-			if (field->kind == STATE_KIND_STRUCT)
-				state_copy(field->fields, (u8 *)to + off, (const u8 *)from + off);
-			else
-				memcpy((u8 *)to + off, (const u8 *)from + off, field->size);
-		}
+		if (field->kind != STATE_KIND_STRUCT)
+			memcpy(out, in, field->count * size);
+		else
+			for (u32 i = 0; i < field->count; i++)
+				state_copy(field->fields, out + i * size, in + i * size);
+	}
 }
 
 static bool element_equal(const struct state_field *field, const u8 *a, const u8 *b)
