@@ -206,28 +206,28 @@ int vcpu_load_image(struct vcpu *vcpu, struct state_buf *in, struct vcpu_image *
 	return 0;
 }
 
-/* Those that this KVM refuses are skipped: mostly counters and debugging aids. */
+/* Those that this KVM refuses are skipped: mostly counters and debugging aids.  It stops
+ * at each of them. */
 static int set_msrs(struct vcpu *vcpu, const struct vcpu_image *image)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one;
-	unsigned refused = 0;
-	u32 first = 0;
+	AUTO_FREE struct kvm_msrs *msrs =
+		xalloc(sizeof(*msrs) + image->msrs * sizeof(struct kvm_msr_entry));
+	u32 refused = 0, first = 0, i = 0;
 
-	for (u32 i = 0; i < image->msrs; i++) {
+	while (i < image->msrs) {
 		int ret;
 
-		memset(&one, 0, sizeof(one));
-		one.head.nmsrs = 1;
-		one.entry.index = image->msr_index[i];
-		one.entry.data = image->msr_data[i];
-		ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, &one);
+		msrs->nmsrs = image->msrs - i;
+		for (u32 k = 0; k < msrs->nmsrs; k++)
+			msrs->entries[k] = (struct kvm_msr_entry){.index = image->msr_index[i + k],
+								  .data = image->msr_data[i + k]};
+		ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, msrs);
 		if (ret < 0)
 			return ret;
-		if (ret == 0 && !refused++)
-			first = one.entry.index;
+		i += (u32)ret;
+		if (i < image->msrs && !refused++)
+			first = image->msr_index[i];
+		i++;
 	}
 	if (refused)
 		log_warn("CPU#%u: %u MSRs cannot be restored here, 0x%x first", vcpu->index,
