@@ -233,6 +233,14 @@ static void set_dirty_bits(struct mem_region *base, u32 who, u64 first, u64 page
 	}
 }
 
+/* 64 pages at once, from a multiple of 64 on: a machine stands still meanwhile. */
+static void set_dirty_word(struct mem_region *base, u32 who, u64 word, u64 bits)
+{
+	for (unsigned i = 0; i < MEM_DIRTY_CLIENTS; i++)
+		if (who & 1u << i && base->dirty[i])
+			__atomic_fetch_or(&base->dirty[i][word], bits, __ATOMIC_RELAXED);
+}
+
 /* The slot's log is lost or goes: whatever it shows may have been written. */
 static void set_slot_dirty(struct mem_region *r)
 {
@@ -258,10 +266,16 @@ static int collect_slot(struct mem_region *r)
 		set_slot_dirty(r);
 		return ret;
 	}
-	for (u64 i = 0; i < words; i++)
-		for (u64 left = bits[i]; left; left &= left - 1)
-			set_dirty_bits(r->base, r->base->logging,
-				       first + i * 64 + (u64)__builtin_ctzll(left), 1);
+	for (u64 i = 0; i < words; i++) {
+		u64 left = bits[i];
+
+		if (left && first % 64 == 0)
+			set_dirty_word(r->base, r->base->logging, first / 64 + i, left);
+		else
+			for (; left; left &= left - 1)
+				set_dirty_bits(r->base, r->base->logging,
+					       first + i * 64 + (u64)__builtin_ctzll(left), 1);
+	}
 	return 0;
 }
 
@@ -789,11 +803,10 @@ static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
 		u64 mask = (n == 64 ? UINT64_MAX : ((u64)1 << n) - 1) << bit;
 		u64 old = __atomic_fetch_and(&dirty[at / 64], ~mask, __ATOMIC_RELAXED);
 
-		for (u64 left = (old & mask) >> bit; left; left &= left - 1) {
-			u64 set = page + (u64)__builtin_ctzll(left);
-
-			bitmap[set / 64] |= (u64)1 << (set % 64);
-		}
+		old = (old & mask) >> bit;
+		bitmap[page / 64] |= old << page % 64;
+		if (old && page % 64)
+			bitmap[page / 64 + 1] |= old >> (64 - page % 64);
 		page += n;
 	}
 }
