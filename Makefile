@@ -167,6 +167,7 @@ BLOCK := \
 	block/qcow2/sub_write.o \
 	block/qcow2/subcluster.o \
 	block/qcow2/vmstate_format.o \
+	block/qcow2/vmstate_same.o \
 	block/qcow2/vmstate_verify.o \
 	block/qcow2/write.o \
 	block/raw.o \
@@ -373,6 +374,7 @@ VMM := \
 	vmm/screen.o \
 	vmm/snapshot/area.o \
 	vmm/snapshot/copies.o \
+	vmm/snapshot/delete.o \
 	vmm/snapshot/load.o \
 	vmm/snapshot/ram.o \
 	vmm/snapshot/ram_load.o \

@@ -1,4 +1,4 @@
-/* Commands about snapshots of the machine; savevm is waited for (wait.h).
+/* Commands about snapshots of the machine; savevm and delvm are waited for (wait.h).
  * Thread: main. */
 #include "monitor/wait.h"
 
@@ -29,9 +29,19 @@ int cmd_loadvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 	return vm_loadvm(ctx->vm, a->text[0], ctx->out, err);
 }
 
+static int start_delete(struct vm *vm, const void *arg, struct vm_waiter *w, struct error *err)
+{
+	return vm_delvm(vm, arg, w, err);
+}
+
 int cmd_delvm(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)
 {
-	return vm_delvm(ctx->vm, a->text[0], err);
+	static const struct wait_ops ops = {.start = start_delete,
+					    .cancel = vm_snapshot_cancel,
+					    .forget = vm_forget_waiter,
+					    .before = "Error: "};
+
+	return run_waiting(ctx, &ops, a->text[0], err);
 }
 
 int cmd_snapshot_cancel(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)

@@ -55,7 +55,7 @@ int run_waiting(struct cmd_ctx *ctx, const struct wait_ops *ops, const void *arg
 	int ret;
 
 	if (!ctx->mon)
-		return ops->start(ctx->vm, arg, NULL, err);
+		return MIN(ops->start(ctx->vm, arg, NULL, err), 0);
 	s = xnew(struct waiting);
 	s->ops = ops;
 	s->vm = ctx->vm;
@@ -65,9 +65,9 @@ int run_waiting(struct cmd_ctx *ctx, const struct wait_ops *ops, const void *arg
 	s->waiter.progress = progress;
 	monitor_suspend(ctx->mon, &s->wait);
 	ret = ops->start(ctx->vm, arg, &s->waiter, err);
-	if (ret < 0) {
+	if (ret != 0) {
 		free(s);
 		monitor_resume(ctx->mon);
 	}
-	return ret;
+	return MIN(ret, 0);
 }

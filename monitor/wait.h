@@ -7,7 +7,8 @@
 
 /* What is waited for. */
 struct wait_ops {
-	/* As the function in control.h; waiter NULL: nobody waits for the end. */
+	/* As the function in control.h; waiter NULL: nobody waits for the end.  1: it is
+	 * over already, the waiter is not used. */
 	int (*start)(struct vm *vm, const void *arg, struct vm_waiter *w, struct error *err);
 	int (*cancel)(struct vm *vm, struct error *err);
 	void (*forget)(struct vm *vm, struct vm_waiter *w);

@@ -218,5 +218,8 @@ int vm_snapshot_delete_blkdev_internal(struct vm *vm, const char *device, const 
 {
 	struct internal c = {.name = name, .id = id};
 
+	/* Its clusters would be written to while they are read. */
+	if (vm->snapshots && load_is_of(vm->snapshots, name))
+		return err_set(err, -EBUSY, "snapshot '%s' is being loaded", name);
 	return run_internal(vm, device, delete_fiber, &c, err);
 }

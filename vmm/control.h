@@ -68,7 +68,8 @@ void vm_forget_waiter(struct vm *vm, struct vm_waiter *w);
 int vm_snapshot_cancel(struct vm *vm, struct error *err);
 /* p: the list of differences, when the machine is not the one that was saved. */
 int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err);
-int vm_delvm(struct vm *vm, const char *tag, struct error *err);
+/* Waits while memory is still coming in from there.  1: it has gone, nobody waits. */
+int vm_delvm(struct vm *vm, const char *tag, struct vm_waiter *w, struct error *err);
 int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err);
 void vm_info_snapshot_job(struct vm *vm, struct printer *p);
 

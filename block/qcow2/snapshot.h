@@ -53,6 +53,9 @@ struct qcow2_new_snapshot {
 int qcow2_snapshot_create(struct fiber *f, struct image *img, const struct qcow2_new_snapshot *s);
 /* Make the disk what it was, size and VM state too.  The snapshot stays. */
 int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err);
+/* The same without its VM state, for who gets that elsewhere: what has as many clusters as
+ * the machine has memory need not be counted. */
+int qcow2_snapshot_apply_disk(struct fiber *f, struct image *img, u32 index, struct error *err);
 /* Show it instead of the active state, or of the snapshot before: the disk, and its VM
  * state to qcow2_vmstate_read.  Of a read-only image that nobody else uses. */
 int qcow2_snapshot_show(struct fiber *f, struct image *img, u32 index, struct error *err);
@@ -82,6 +85,15 @@ int qcow2_vmstate_write(struct fiber *f, struct image *img, u64 off, const struc
 int qcow2_vmstate_drop(struct fiber *f, struct image *img, u64 off, u64 bytes);
 int qcow2_vmstate_read(struct fiber *f, struct image *img, u64 off, const struct iovec *iov,
 		       unsigned n);
+/* Of a read-only image that shows one snapshot: clear the bits of those pieces of its VM
+ * state that do not lie in the same clusters as those of another.  What is left is the
+ * same.  After an error nothing is known. */
+struct qcow2_vmstate_pieces {
+	u64 off, bytes_each, n;
+	u64 *bits;
+};
+int qcow2_vmstate_compare(struct fiber *f, struct image *img, u32 index,
+			  const struct qcow2_vmstate_pieces *p);
 /* Instead of what is there, show what this snapshot has; shared, until written. */
 int qcow2_vmstate_adopt(struct fiber *f, struct image *img, u32 index, struct error *err);
 

@@ -282,7 +282,8 @@ static int judge_apply(const struct qcow2 *q, const struct qcow2_snapshot *s, st
 	return snapshot_judge_size(q, s, err);
 }
 
-static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct error *err)
+static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, bool vm_state,
+			struct error *err)
 {
 	const struct qcow2_snapshot *s = &q->snapshots[index];
 	struct pivot p = {
@@ -296,7 +297,7 @@ static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct erro
 	ret = snapshot_load_l1(f, q, s, need, &p.l1, err);
 	if (ret < 0)
 		return ret;
-	p.l1_entries = MAX(need, s->l1_entries);
+	p.l1_entries = vm_state ? MAX(need, s->l1_entries) : need;
 	p.roots[0] = (struct pivot_root){q->l1, 0, q->l1_entries, -1, false};
 	p.roots[1] = (struct pivot_root){p.l1, 0, p.l1_entries, 1, true};
 	p.root_n = 2;
@@ -304,7 +305,7 @@ static int apply_frozen(struct fiber *f, struct qcow2 *q, u32 index, struct erro
 	return ret < 0 ? err_set_errno(err, ret, "Could not change the references") : 0;
 }
 
-int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err)
+static int apply(struct fiber *f, struct image *img, u32 index, bool vm_state, struct error *err)
 {
 	struct qcow2 *q = to_qcow2(img);
 	int ret = q->job ? -EBUSY : snapshot_ops_begin(f, q);
@@ -317,9 +318,19 @@ int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct e
 	if (ret < 0)
 		err_set_errno(err, ret, "Could not resize the bitmaps");
 	else
-		ret = index < q->snapshot_count ? apply_frozen(f, q, index, err)
+		ret = index < q->snapshot_count ? apply_frozen(f, q, index, vm_state, err)
 						: err_set(err, -ENOENT, "snapshot not found");
 	return snapshot_ops_end(f, q, ret);
+}
+
+int qcow2_snapshot_apply(struct fiber *f, struct image *img, u32 index, struct error *err)
+{
+	return apply(f, img, index, true, err);
+}
+
+int qcow2_snapshot_apply_disk(struct fiber *f, struct image *img, u32 index, struct error *err)
+{
+	return apply(f, img, index, false, err);
 }
 
 static void list_without(const struct qcow2 *q, u32 index, struct qcow2_snapshot *list)

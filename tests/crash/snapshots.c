@@ -251,7 +251,10 @@ static bool do_step(struct fiber *f, struct run *r, struct view *v)
 	case 3:
 		if (!v->n)
 			break;
-		assert_int_equal(qcow2_snapshot_apply(f, r->img, some, &err), 0);
+		if (next_random(&r->seed) % 2)
+			assert_int_equal(qcow2_snapshot_apply(f, r->img, some, &err), 0);
+		else
+			assert_int_equal(qcow2_snapshot_apply_disk(f, r->img, some, &err), 0);
 		memcpy(v->disk, v->kept[some], sizeof(v->disk));
 		return true;
 	default: break;

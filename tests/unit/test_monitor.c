@@ -309,9 +309,9 @@ void vm_info_block_jobs(struct vm *vm, struct printer *p)
 {
 }
 
-int vm_delvm(struct vm *vm, const char *tag, struct error *err)
+int vm_delvm(struct vm *vm, const char *tag, struct vm_waiter *w, struct error *err)
 {
-	return 0;
+	return 1;
 }
 
 int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err)

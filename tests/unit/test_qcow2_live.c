@@ -190,6 +190,14 @@ static void lives(struct fiber *f, void *arg)
 		assert_int_equal(image_close(f, m->img), 0);
 		open_machine(f, m);
 		expect_ram(f, m->img, ram);
+		/* Back to it without. */
+		dirty_disk(f, m);
+		assert_int_equal(qcow2_snapshot_apply_disk(f, m->img, 0, &err), 0);
+		memcpy(m->want, one, BYTES);
+		expect_disk(f, m);
+		expect_ram(f, m->img, zeros);
+		expect_snapshot(f, m, "one", one, ram);
+		check(f, m, true);
 		assert_int_equal(qcow2_snapshot_delete(f, m->img, 0, &err), 0);
 		assert_int_equal(qcow2_vmstate_drop(f, m->img, 0, RAM), 0);
 		expect_ram(f, m->img, zeros);
@@ -285,6 +293,54 @@ static void a_cancelled_snapshot_leaves_nothing(void **state)
 	assert_int_equal(loop_run_fiber(*state, cancels, NULL), 0);
 }
 
+/* Eighths of the VM state of `name` that are the same in snapshot `other`, as bits. */
+static u64 same_eighths(struct fiber *f, struct machine *m, const char *name, u32 other)
+{
+	struct open_policy policy = {.snapshot = name};
+	u64 bits = 0xff;
+	struct qcow2_vmstate_pieces p = {.bytes_each = RAM / 8, .n = 8, .bits = &bits};
+	struct error err = {0};
+	struct image *img;
+
+	assert_int_equal(image_flush(f, m->img), 0);
+	if (image_open_over(f, &img, "qcow2", mem_image_new(fiber_loop(f), &m->disk), &policy,
+			    &err))
+		fail_msg("%s", err.text);
+	assert_int_equal(qcow2_vmstate_compare(f, img, other, &p), 0);
+	assert_int_equal(qcow2_vmstate_compare(f, img, 2, &p), -EINVAL);
+	image_close(f, img);
+	return bits;
+}
+
+static void shares(struct fiber *f, void *arg)
+{
+	for (u32 bits = 9; bits <= 15; bits++) {
+		struct machine *m = machine_new(f, 1u << bits);
+		struct qcow2_new_snapshot s = {.name = "two", .vm_state_bytes = RAM};
+		AUTO_FREE u8 *disk = xalloc(BYTES);
+		struct qcow2_snapshot_job *job;
+		struct error err = {0};
+
+		memset(m->ram, 0x11, RAM);
+		take(f, m, "one", disk);
+		assert_int_equal(qcow2_vmstate_adopt(f, m->img, 0, &err), 0);
+		assert_int_equal(save_ram(f, m, RAM / 2, RAM), 0);
+		assert_int_equal(qcow2_vmstate_drop(f, m->img, 0, RAM / 4), 0);
+		assert_int_equal(qcow2_snapshot_begin(f, m->img, &job), 0);
+		assert_int_equal(qcow2_snapshot_keep(f, job), 0);
+		assert_int_equal(qcow2_snapshot_finish(f, job, &s), 0);
+		assert_int_equal(same_eighths(f, m, "one", 1), 0x0c);
+		assert_int_equal(same_eighths(f, m, "two", 0), 0x0c);
+		assert_int_equal(same_eighths(f, m, "two", 1), 0xff);
+		machine_free(f, m);
+	}
+}
+
+static void vm_state_that_two_snapshots_share_is_found(void **state)
+{
+	assert_int_equal(loop_run_fiber(*state, shares, NULL), 0);
+}
+
 /* VM state that a snapshot brought back must not show when the disk grows over it. */
 static void grows(struct fiber *f, void *arg)
 {
@@ -370,7 +426,8 @@ static void a_failure_on_the_way_can_be_cancelled(void **state)
 #define TESTS(X)                                                                                   \
 	X(a_live_snapshot_has_the_disk_of_its_moment_and_shares_vm_state),                         \
 		X(writes_wait_from_the_moment_until_it_is_durable),                                \
-		X(a_cancelled_snapshot_leaves_nothing), X(vm_state_does_not_become_disk),          \
+		X(a_cancelled_snapshot_leaves_nothing),                                            \
+		X(vm_state_that_two_snapshots_share_is_found), X(vm_state_does_not_become_disk),   \
 		X(a_failure_on_the_way_can_be_cancelled)
 
 int main(void)

@@ -2,6 +2,8 @@
  *
  * 1. Everything but memory is read, checked and decoded; a machine that is not the
  *    one that was saved is refused with the list of differences.  Nothing has changed.
+ *    What this snapshot shares with the one that memory is counted from is noted:
+ *    where memory was not written since, it stays.
  * 2. The machine stops, and the disks begin to become what they were (each of them
  *    atomically).  Requests wait until they are; nothing else does.
  * 3. Memory is thrown away and comes in on demand (ram_load.h), by a reader of its own
@@ -22,6 +24,9 @@
 
 #include <errno.h>
 
+/* Runs of memory that are kept: more are not worth it. */
+#define MOST_RUNS 512
+
 struct apply_call {
 	struct blk_task task;
 	const struct qcow2_snapshot *entry;
@@ -41,6 +46,7 @@ struct load_job {
 	u32 *crcs;
 	struct vmstate *decoded;
 	u32 *working_set; /* units */
+	u64 *same;	  /* bits of memory that the base has in the same clusters; NULL: none */
 	u64 *keep;	  /* bits of memory that is as in the snapshot; NULL: none */
 	struct ram_load *ram;
 	struct loop_call ended; /* posted when all memory is there */
@@ -57,7 +63,7 @@ static int apply(struct fiber *f, struct blk *blk, void *arg)
 
 	if (index < 0)
 		return err_set(&c->err, index, "the snapshot has gone");
-	ret = qcow2_snapshot_apply(f, blk_image(blk), (u32)index, &c->err);
+	ret = qcow2_snapshot_apply_disk(f, blk_image(blk), (u32)index, &c->err);
 	if (ret == 0)
 		blk_image_changed(blk);
 	return ret;
@@ -147,6 +153,38 @@ static int open_reader(struct load_job *job, struct error *err)
 	return ret < 0 ? err_set_errno(err, ret, "snapshot '%s': its image", job->entry.name) : 0;
 }
 
+struct same_call {
+	const struct qcow2_snapshot *base;
+	struct qcow2_vmstate_pieces pieces;
+};
+
+static int find_same(struct fiber *f, struct blk *blk, void *arg)
+{
+	const struct same_call *c = arg;
+	int index = snapshot_index(blk_image(blk), c->base);
+
+	return index < 0 ? index : qcow2_vmstate_compare(f, blk_image(blk), (u32)index, &c->pieces);
+}
+
+/* What both this snapshot and the one that memory is counted from refer to. */
+static void compare_base(struct load_job *job)
+{
+	struct snapshots *s = job->s;
+	u64 bytes = ram_bitmap_bytes(&s->map);
+	struct same_call c = {&s->base, {job->header.ram_off, RAM_UNIT, s->map.units, NULL}};
+
+	if (!s->base.name || !s->map.tracking)
+		return;
+	c.pieces.bits = job->same = try_alloc(bytes);
+	if (!job->same)
+		return;
+	memset(job->same, 0xff, bytes);
+	if (snapshot_is_same(&s->base, &job->entry) || blk_run(job->reader, find_same, &c) == 0)
+		return;
+	free(job->same);
+	job->same = NULL;
+}
+
 static int read_all(struct load_job *job, struct printer *p, struct error *err)
 {
 	struct state_buf in;
@@ -174,7 +212,10 @@ static int read_all(struct load_job *job, struct printer *p, struct error *err)
 		return ret;
 	in = (struct state_buf){.data = job->state.data, .bytes = job->state.bytes};
 	ret = vmstate_decode(job->s->vm, &in, &job->decoded, err);
-	return ret < 0 ? err_prefix(err, "snapshot '%s'", job->entry.name) : 0;
+	if (ret < 0)
+		return err_prefix(err, "snapshot '%s'", job->entry.name);
+	compare_base(job);
+	return 0;
 }
 
 /* --- memory ----------------------------------------------------------------------- */
@@ -216,7 +257,7 @@ static void on_ended(struct loop_call *call)
 		return;
 	ret = ram_load_result(job->ram);
 	load_free(job);
-	save_load_ended(s, ret);
+	snapshots_load_ended(s, ret);
 }
 
 static int load_memory(struct load_job *job, struct error *err)
@@ -243,7 +284,8 @@ static int load_memory(struct load_job *job, struct error *err)
 	return ret < 0 ? err_prefix(err, "snapshot '%s'", job->entry.name) : 0;
 }
 
-/* Memory is as in the snapshot: from here on its changes count. */
+/* Memory is as in the snapshot: from here on its changes count.  Devices and KVM (its
+ * clock) may write to it as soon as they get their state. */
 static int start_counting(struct load_job *job)
 {
 	struct snapshots *s = job->s;
@@ -274,6 +316,8 @@ static void take_leave(struct load_job *job)
 	free(s->asked);
 	s->asked = xnew_n(u32, RAM_WORKING_SET);
 	s->n_asked = ram_load_working_set(job->ram, s->asked, RAM_WORKING_SET);
+	ram_load_progress(job->ram, &s->loaded);
+	s->loaded_live = job->live;
 }
 
 void load_free(struct load_job *job)
@@ -294,19 +338,11 @@ void load_free(struct load_job *job)
 	state_buf_fini(&job->state);
 	snapshot_entry_fini(&job->entry);
 	free(job->manifest);
+	free(job->same);
 	free(job->keep);
 	free(job->working_set);
 	free(job->crcs);
 	free(job);
-}
-
-int load_finish(struct snapshots *s, struct error *err)
-{
-	struct load_job *job = s->load;
-	int ret = job ? ram_load_finish(job->ram) : 0;
-
-	load_free(job);
-	return ret < 0 ? err_set_errno(err, ret, "the snapshot that is being loaded") : 0;
 }
 
 void load_progress(struct snapshots *s, u64 *there, u64 *units)
@@ -316,6 +352,29 @@ void load_progress(struct snapshots *s, u64 *there, u64 *units)
 	ram_load_progress(s->load->ram, &p);
 	*there = p.there;
 	*units = p.units;
+}
+
+static u64 mib(u64 units)
+{
+	return units * RAM_UNIT / MiB;
+}
+
+void load_info(struct snapshots *s, struct printer *p)
+{
+	struct ram_load_progress l = s->loaded;
+
+	if (s->load) {
+		ram_load_progress(s->load->ram, &l);
+		print_to(p, "Snapshot '%s' is coming in: %llu of %llu MiB, %llu faults\n",
+			 s->load->entry.name, (unsigned long long)mib(l.there),
+			 (unsigned long long)mib(l.units), (unsigned long long)l.faults);
+	} else if (l.units) {
+		print_to(p, "Last loaded: %llu units of 64 KiB read, %llu kept (%s)\n",
+			 (unsigned long long)l.read, (unsigned long long)l.kept,
+			 s->loaded_live	    ? "on demand"
+			 : s->map.anonymous ? "all at once: no userfaultfd"
+					    : "all at once: guest memory lies in a file");
+	}
 }
 
 bool load_is_of(struct snapshots *s, const char *name)
@@ -332,21 +391,38 @@ static void give_up_load(struct snapshots *s)
 	load_free(s->load);
 }
 
-/* Back to what memory is counted from: what is not dirty need not be fetched. */
+/* Every run of memory that is given up takes its time: what lies between them goes too,
+ * if it is short. */
+static void drop_short_runs(const struct ram_map *map, u64 *keep)
+{
+	u64 runs = UINT64_MAX, n;
+
+	for (u64 least = 1; runs > MOST_RUNS; least *= 2) {
+		runs = 0;
+		for (u64 at = 0; (n = ram_next_run(map, keep, &at, UINT64_MAX)); at += n) {
+			runs += n >= least;
+			for (u64 i = at; n < least && i < at + n; i++)
+				ram_clear_bit(keep, i);
+		}
+	}
+}
+
+/* What is not dirty need not be fetched where the snapshots are the same. */
 static void find_kept(struct load_job *job)
 {
 	struct snapshots *s = job->s;
 	u64 words = ram_bitmap_bytes(&s->map) / sizeof(u64);
 
-	if (!s->base.name || !s->map.tracking || !snapshot_is_same(&s->base, &job->entry))
-		return;
-	job->keep = try_alloc(words * sizeof(u64));
-	if (!job->keep)
+	/* Giving up the load before may have shown that memory is lost. */
+	if (!job->same || !s->base.name)
 		return;
 	if (ram_collect(&s->map, s->map.dirty) < 0)
 		memset(s->map.dirty, 0xff, words * sizeof(u64));
 	for (u64 i = 0; i < words; i++)
-		job->keep[i] = ~s->map.dirty[i];
+		job->same[i] &= ~s->map.dirty[i];
+	job->keep = job->same;
+	job->same = NULL;
+	drop_short_runs(&s->map, job->keep);
 }
 
 static void begin_disks(struct load_job *job)
@@ -395,8 +471,8 @@ static int change_machine(struct load_job *job, struct error *err)
 	begin_disks(job);
 	ret = load_memory(job, err);
 	if (ret == 0)
-		ret = vmstate_apply(vm, job->decoded, err);
-	return ret == 0 ? start_counting(job) : ret;
+		ret = start_counting(job);
+	return ret == 0 ? vmstate_apply(vm, job->decoded, err) : ret;
 }
 
 int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *err)
@@ -432,5 +508,6 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 		s->load = job; /* until memory_done, which may be on its way already */
 	else
 		load_free(job);
+	delete_goes_on(s); /* memory may no longer come from what is to go */
 	return ret;
 }

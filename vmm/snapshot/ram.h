@@ -70,6 +70,10 @@ static inline void ram_set_bit(u64 *bits, u64 i)
 {
 	bits[i / 64] |= (u64)1 << (i % 64);
 }
+static inline void ram_clear_bit(u64 *bits, u64 i)
+{
+	bits[i / 64] &= ~((u64)1 << (i % 64));
+}
 /* How many units from this one on lie in the same range, up to `most`. */
 u64 ram_run_in_range(const struct ram_map *map, u64 unit, u64 most);
 /* The next run of set bits from *at on, at most `most` long, within one range: its

@@ -41,16 +41,16 @@ struct ram_load {
 	struct ram_load_options opt; /* [const] */
 	struct uffd *uffd;	     /* [const] NULL: not live */
 	struct mutex lock;
-	u8 *states;	   /* [lock] */
-	u64 next;	   /* [lock] where the loader goes on */
-	u32 next_first;	   /* [lock] in the working set */
-	u64 there, faults; /* [lock] */
-	int result;	   /* [lock] the first error */
-	bool ending;	   /* [lock] the loader is to stop */
-	u32 *faulted;	   /* [lock] units in order of their first fault */
-	u32 n_faulted;	   /* [lock] */
-	u8 *fault_buf;	   /* [fault thread] one unit */
-	struct list heaps; /* [control], then the loader's: struct heap */
+	u8 *states;			   /* [lock] */
+	u64 next;			   /* [lock] where the loader goes on */
+	u32 next_first;			   /* [lock] in the working set */
+	struct ram_load_progress progress; /* [lock] */
+	int result;			   /* [lock] the first error */
+	bool ending;			   /* [lock] the loader is to stop */
+	u32 *faulted;			   /* [lock] units in order of their first fault */
+	u32 n_faulted;			   /* [lock] */
+	u8 *fault_buf;			   /* [fault thread] one unit */
+	struct list heaps;		   /* [control], then the loader's: struct heap */
 	pthread_t thread;
 	bool started; /* [control] */
 };
@@ -83,7 +83,8 @@ static void now_there(struct ram_load *l, u64 unit, u64 n, int ret)
 {
 	LOCK_SCOPE(&l->lock);
 	memset(l->states + unit, UNIT_THERE, n);
-	l->there += n;
+	l->progress.there += n;
+	l->progress.read += is_zero_unit(l, unit) ? 0 : n;
 	if (ret < 0 && l->result == 0)
 		l->result = ret;
 }
@@ -142,7 +143,7 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 		l->states[unit] = UNIT_LOADING;
 		l->faulted[l->n_faulted++] = (u32)unit;
 	}
-	l->faults++;
+	l->progress.faults++;
 	mutex_unlock(&l->lock);
 	if (state == UNIT_MISSING)
 		(void)load_units(l, unit, 1, l->fault_buf);
@@ -332,14 +333,14 @@ static int leave_zeros(struct ram_load *l)
 		bytes = (u64)(ram_unit(map, at + n - 1, &last) - host) + last;
 		ret = l->uffd ? uffd_remove(l->uffd, host, bytes) : 0;
 		memset(l->states + at, UNIT_THERE, n);
-		l->there += n;
+		l->progress.there += n;
 	}
 	return ret;
 }
 
 static int prepare(struct ram_load *l, struct error *err)
 {
-	u64 units = l->opt.map->units;
+	u64 units = l->progress.units = l->opt.map->units;
 	int ret = 0;
 
 	l->states = try_alloc(units);
@@ -350,7 +351,8 @@ static int prepare(struct ram_load *l, struct error *err)
 	for (u64 i = 0; l->opt.keep && i < units; i++)
 		if (ram_bit(l->opt.keep, i)) {
 			l->states[i] = UNIT_KEPT;
-			l->there++;
+			l->progress.there++;
+			l->progress.kept++;
 		}
 	if (l->opt.live)
 		ret = ram_can_be_watched(l->opt.map, err);
@@ -443,7 +445,7 @@ void ram_load_free(struct ram_load *l)
 void ram_load_progress(struct ram_load *l, struct ram_load_progress *out)
 {
 	LOCK_SCOPE(&l->lock);
-	*out = (struct ram_load_progress){l->opt.map->units, l->there, l->faults};
+	*out = l->progress;
 }
 
 u32 ram_load_working_set(struct ram_load *l, u32 *units, u32 room)

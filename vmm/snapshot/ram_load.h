@@ -41,7 +41,9 @@ void ram_load_free(struct ram_load *l);
 void ram_load_give_up(struct ram_load *l, u64 *missing);
 
 struct ram_load_progress {
-	u64 units, there, faults;
+	u64 units, there;
+	u64 read, kept; /* of those there: from the source; right as they were */
+	u64 faults;
 };
 void ram_load_progress(struct ram_load *l, struct ram_load_progress *out); /* [any thread] */
 /* Units in the order in which they were asked for by faults, up to `room`: the working

@@ -30,7 +30,6 @@
 #include <stdio.h>
 #include <time.h>
 
-#define TICK_NS (200 * NS_PER_MS)
 /* Without userfaultfd: how much may be left for the moment, and how often to try. */
 #define LAST_UNITS (8 * MiB / RAM_UNIT)
 #define MAX_PASSES 12
@@ -341,7 +340,7 @@ static void on_tick(struct loop_timer *timer)
 	else
 		load_progress(job->s, &p.done, &p.units);
 	job->waiter->progress(job->waiter, p.done * RAM_UNIT, p.units * RAM_UNIT);
-	loop_timer_set(&job->tick, now_ns() + TICK_NS);
+	loop_timer_set(&job->tick, now_ns() + SNAPSHOT_TICK_NS);
 }
 
 /* --- the moment ------------------------------------------------------------------- */
@@ -607,6 +606,9 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 		return ret;
 	if (s->save)
 		return err_set(err, -EBUSY, "a snapshot is being taken");
+	ret = delete_none(s, err);
+	if (ret < 0)
+		return ret;
 	job = xnew(struct save_job);
 	job->s = s;
 	job->tag = opt->tag ? xstrdup(opt->tag) : made_up_tag();
@@ -624,7 +626,7 @@ int vm_savevm(struct vm *vm, const struct vm_savevm *opt, struct vm_waiter *w, s
 		return ret;
 	}
 	job->waiter = w;
-	loop_timer_set(&job->tick, now_ns() + TICK_NS);
+	loop_timer_set(&job->tick, now_ns() + SNAPSHOT_TICK_NS);
 	return 0;
 }
 
@@ -645,14 +647,18 @@ void save_load_ended(struct snapshots *s, int ret)
 		job_ends(job, ret, &err);
 }
 
-void vm_forget_waiter(struct vm *vm, struct vm_waiter *w)
+void save_forget_waiter(struct snapshots *s, struct vm_waiter *w)
 {
-	if (vm->snapshots && vm->snapshots->save && vm->snapshots->save->waiter == w)
-		vm->snapshots->save->waiter = NULL;
+	if (s->save && s->save->waiter == w)
+		s->save->waiter = NULL;
 }
 
 int vm_snapshot_cancel(struct vm *vm, struct error *err)
 {
+	if (vm->snapshots && vm->snapshots->del) {
+		delete_cancel(vm->snapshots);
+		return 0;
+	}
 	if (!vm->snapshots || !vm->snapshots->save)
 		return err_set(err, -ENOENT, "no snapshot is being taken");
 	if (!vm->snapshots->save->begun)
@@ -662,9 +668,8 @@ int vm_snapshot_cancel(struct vm *vm, struct error *err)
 	return 0;
 }
 
-void vm_info_snapshot_job(struct vm *vm, struct printer *p)
+static void save_info(struct snapshots *s, struct printer *p)
 {
-	struct snapshots *s = vm->snapshots;
 	struct ram_progress r;
 
 	if (!s || !s->save) {
@@ -676,7 +681,9 @@ void vm_info_snapshot_job(struct vm *vm, struct printer *p)
 				 (unsigned long long)(s->pause_ns / 1000),
 				 (unsigned long long)(s->total_ns / NS_PER_MS),
 				 (unsigned long long)s->ram_written,
-				 s->live ? "live" : "in passes: no userfaultfd");
+				 s->live	    ? "live"
+				 : s->map.anonymous ? "in passes: no userfaultfd"
+						    : "in passes: guest memory lies in a file");
 		return;
 	}
 	if (!s->save->begun) {
@@ -693,4 +700,11 @@ void vm_info_snapshot_job(struct vm *vm, struct printer *p)
 		 s->save->tag, (unsigned long long)(r.done * RAM_UNIT / MiB),
 		 (unsigned long long)(r.units * RAM_UNIT / MiB), (unsigned long long)r.faults,
 		 (unsigned long long)r.waited);
+}
+
+void vm_info_snapshot_job(struct vm *vm, struct printer *p)
+{
+	save_info(vm->snapshots, p);
+	if (vm->snapshots)
+		load_info(vm->snapshots, p);
 }

@@ -1,4 +1,4 @@
-/* Snapshots of a machine: what there is, listing, deleting. */
+/* Snapshots of a machine: what there is, listing. */
 #include "vmm/snapshot/snapshot.h"
 
 #include "block/blk.h"
@@ -34,6 +34,7 @@ void vm_free_snapshots(struct vm *vm)
 	if (!s)
 		return;
 	save_free(s->save);
+	delete_free(s->del);
 	load_free(s->load);
 	snapshot_entry_fini(&s->base);
 	free(s->asked);
@@ -46,6 +47,20 @@ void snapshots_forget_base(struct snapshots *s)
 {
 	snapshot_entry_fini(&s->base);
 	memset(s->map.dirty, 0xff, ram_bitmap_bytes(&s->map));
+}
+
+void vm_forget_waiter(struct vm *vm, struct vm_waiter *w)
+{
+	if (!vm->snapshots)
+		return;
+	save_forget_waiter(vm->snapshots, w);
+	delete_forget_waiter(vm->snapshots, w);
+}
+
+void snapshots_load_ended(struct snapshots *s, int ret)
+{
+	delete_goes_on(s);
+	save_load_ended(s, ret);
 }
 
 /* --- list ----------------------------------------------------------------------- */
@@ -129,27 +144,4 @@ int vm_info_snapshots(struct vm *vm, struct printer *p, struct error *err)
 		entries_fini(&all[i]);
 	free(all);
 	return 0;
-}
-
-int vm_delvm(struct vm *vm, const char *tag, struct error *err)
-{
-	struct snapshots *s;
-	struct drive_set set;
-	u32 count;
-	int ret = snapshots_of(vm, &s, err);
-
-	if (ret == 0)
-		ret = drive_set_init(&set, vm, err);
-	if (ret < 0)
-		return ret;
-	if (s->save)
-		return err_set(err, -EBUSY, "a snapshot is being taken");
-	if (load_is_of(s, tag)) /* memory comes from there */
-		ret = load_finish(s, err);
-	if (ret == 0)
-		ret = set_delete(&set, tag, NULL, &count, err);
-	if (ret == 0 && !count)
-		return err_set(err, -ENOENT, "Snapshot '%s' does not exist in one or more devices",
-			       tag);
-	return ret;
 }

@@ -16,13 +16,15 @@
 
 struct save_job;
 struct load_job;
+struct delete_job;
 
 struct snapshots {
 	struct vm *vm;
 	struct ram_map map;
 	bool map_there;
-	struct save_job *save; /* NULL: none is being taken */
-	struct load_job *load; /* NULL: all memory is there */
+	struct save_job *save;	/* NULL: none is being taken */
+	struct load_job *load;	/* NULL: all memory is there */
+	struct delete_job *del; /* NULL: none waits for memory that is coming in from it */
 	/* What map.dirty counts from: memory outside of it is as in this one's; name
 	 * NULL: nothing is. */
 	struct qcow2_snapshot base;
@@ -31,6 +33,9 @@ struct snapshots {
 	/* Of the last one that was taken. */
 	u64 pause_ns, total_ns, ram_written;
 	bool live;
+	/* Of the last one that was loaded; units 0: none was. */
+	struct ram_load_progress loaded;
+	bool loaded_live;
 };
 
 /* vm->snapshots, made if need be. */
@@ -39,14 +44,26 @@ void vm_free_snapshots(struct vm *vm); /* ends what is going on; before the driv
 /* Forget the base: everything is dirty. */
 void snapshots_forget_base(struct snapshots *s);
 
-/* load.c: wait until all memory is there. */
-int load_finish(struct snapshots *s, struct error *err);
+/* All memory is there (ret < 0: it is not to be had): what waited for it begins. */
+void snapshots_load_ended(struct snapshots *s, int ret);
+
+/* load.c */
 void load_free(struct load_job *job);
 void load_progress(struct snapshots *s, u64 *there, u64 *units); /* while one is under way */
-bool load_is_of(struct snapshots *s, const char *name);		 /* is that what is coming in? */
+void load_info(struct snapshots *s, struct printer *p);
+bool load_is_of(struct snapshots *s, const char *name); /* is that what is coming in? */
 /* save.c */
 void save_free(struct save_job *job);
-/* All memory is there (ret < 0: it is not to be had): what waited for it begins. */
 void save_load_ended(struct snapshots *s, int ret);
+void save_forget_waiter(struct snapshots *s, struct vm_waiter *w);
+/* delete.c */
+void delete_free(struct delete_job *job);
+int delete_none(struct snapshots *s, struct error *err); /* -EBUSY: one waits */
+void delete_cancel(struct snapshots *s);		 /* which waits */
+/* Delete what waits for it, unless memory is still coming in from there. */
+void delete_goes_on(struct snapshots *s);
+void delete_forget_waiter(struct snapshots *s, struct vm_waiter *w);
+/* How often those who wait are told. */
+#define SNAPSHOT_TICK_NS (200 * NS_PER_MS)
 
 #endif
