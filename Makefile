@@ -368,6 +368,7 @@ VMM := \
 	vmm/option_net.o \
 	vmm/option_object.o \
 	vmm/option_run.o \
+	vmm/option_smbios.o \
 	vmm/options.o \
 	vmm/readconfig.o \
 	vmm/run.o \

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/opts.h"
 #include "devices/fwcfg.h"
+#include "firmware/smbios.h"
 #include "vmm/core/machine.h"
 
 struct firmware;
@@ -23,9 +24,11 @@ struct firmware_options {
 	bool boot_menu;
 	u32 splash_ms, retry_ms; /* FIRMWARE_NOT_GIVEN */
 	bool no_graphics;	 /* firmware talks to the first serial port */
-	/* What -smbios says of the structures of types 0 to 3, by the keys of that option;
-	 * NULL, or without a key: the program's own. */
+	/* What -smbios says of structures, SMBIOS_TYPES lists by the keys of that option (see
+	 * vmm/option_smbios.c); NULL, or without a key: the program's own. */
 	const struct opts *smbios;
+	int (*pci_place)(void *arg, const char *id); /* of a device: devfn; -ENOENT */
+	void *pci_arg;
 	u32 sockets, cores, threads;	      /* for SMBIOS; 0: one socket per processor */
 	bool has_serial[2], has_vga, no_bios; /* no_bios: a kernel is entered directly */
 };

@@ -34,7 +34,7 @@ u8 firmware_sum(const void *data, size_t bytes);
 
 void e820_add_file(struct firmware *f);
 void acpi_add_files(struct firmware *f, const struct firmware_options *opt);
-void smbios_add_files(struct firmware *f, const struct firmware_options *opt);
+int smbios_add_files(struct firmware *f, const struct firmware_options *opt, struct error *err);
 /* Without a BIOS: write the tables from *next on, and move it.  -ENOSPC, -EFAULT. */
 int smbios_place(struct firmware *f, u64 *next);
 int acpi_place(struct firmware *f, u64 *next);

@@ -169,7 +169,11 @@ int firmware_new(struct firmware **out, struct machine *m, struct fwcfg *fw,
 	add_machine_keys(f, opt);
 	add_boot_files(f, opt);
 	e820_add_file(f);
-	smbios_add_files(f, opt);
+	ret = smbios_add_files(f, opt, err);
+	if (ret < 0) {
+		free(f);
+		return ret;
+	}
 	*out = f;
 	return 0;
 }

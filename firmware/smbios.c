@@ -3,6 +3,8 @@
  * DMTF DSP0134, chapters 5 (entry point) and 7 (structures).  Handed over as
  * "etc/smbios/smbios-tables" and "-anchor"; the BIOS places them and fills in the
  * address and checksums, or smbios_place does. */
+#include "firmware/smbios.h"
+
 #include "base/bytes.h"
 #include "firmware/internal.h"
 
@@ -13,6 +15,9 @@
 #define ANCHOR_FILE "etc/smbios/smbios-anchor"
 
 #define PLACE_END 0x100000ull
+
+const char *const smbios_kinds[] = {"other", "unknown", "video", "scsi", "ethernet", "tokenring",
+				    "sound", "pata",	"sata",	 "sas",	 NULL};
 
 #define DIMM_BYTES_MAX (16 * GiB) /* of one memory device */
 #define MAX_STRINGS    6
@@ -65,15 +70,20 @@ static void set_string(struct builder *b, size_t off, const char *text)
 	*at(b, off) = (u8)b->n_strings;
 }
 
+static void finish(struct builder *b)
+{
+	blob_put_u8(&b->tables, 0);
+	b->structures++;
+	b->max_bytes = MAX(b->max_bytes, (unsigned)(b->tables.bytes - b->start));
+}
+
 static void end(struct builder *b)
 {
 	for (unsigned i = 0; i < b->n_strings; i++)
 		blob_put(&b->tables, b->strings[i], strlen(b->strings[i]) + 1);
 	if (!b->n_strings)
 		blob_put_u8(&b->tables, 0);
-	blob_put_u8(&b->tables, 0);
-	b->structures++;
-	b->max_bytes = MAX(b->max_bytes, (unsigned)(b->tables.bytes - b->start));
+	finish(b);
 }
 
 /* What the user says, or else this; without either the field stays 0: there is none. */
@@ -87,6 +97,21 @@ static void set_text(struct builder *b, size_t off, const struct firmware_option
 		text = otherwise;
 	if (text && *text)
 		set_string(b, off, text);
+}
+
+static u64 number(const struct opts *o, const char *key)
+{
+	const char *text = o ? opts_get(o, key) : NULL;
+	u64 n = 0;
+
+	if (text)
+		(void)parse_u64(text, &n); /* checked when it was said */
+	return n;
+}
+
+static const struct opts *said_of(const struct firmware_options *opt, unsigned type)
+{
+	return opt->smbios ? &opt->smbios[type] : NULL;
 }
 
 static void put_release(struct builder *b, const struct firmware_options *opt)
@@ -170,17 +195,38 @@ static void put_chassis(struct builder *b, const struct firmware_options *opt)
 	end(b);
 }
 
-static void put_cpu(struct builder *b, unsigned socket, u32 cores, u32 threads)
+/* "CPU 0", or with what the user says in front. */
+static const char *name_of(char room[300], const struct firmware_options *opt, unsigned type,
+			   unsigned i)
 {
-	char name[24];
+	const struct opts *said = said_of(opt, type);
+	const char *key = type == 4 ? "sock_pfx" : "loc_pfx";
+	const char *prefix = said ? opts_get(said, key) : NULL;
 
-	snprintf(name, sizeof(name), "CPU %u", socket);
+	if (!prefix)
+		prefix = type == 4 ? "CPU" : "DIMM";
+	snprintf(room, 300, "%s %u", prefix, i);
+	return room;
+}
+
+static void put_cpu(struct builder *b, const struct firmware_options *opt, unsigned socket)
+{
+	u32 cores = MAX(opt->cores, 1u), threads = MAX(opt->threads, 1u);
+	const struct opts *said = said_of(opt, 4);
+	char name[300];
+
 	begin(b, 4, (u16)(HANDLE(4) + socket), 0x2a);
-	set_string(b, 4, name);
+	set_string(b, 4, name_of(name, opt, 4, socket));
 	*at(b, 5) = 3; /* central processor */
 	*at(b, 6) = 1; /* family: other */
-	set_string(b, 7, "cowvm");
-	set_string(b, 0x10, COWVM_VERSION);
+	set_text(b, 7, opt, "manufacturer", "cowvm");
+	store_le64(at(b, 8), number(said, "processor-id"));
+	set_text(b, 0x10, opt, "version", COWVM_VERSION);
+	store_le16(at(b, 0x14), (u16)number(said, "max-speed"));
+	store_le16(at(b, 0x16), (u16)number(said, "current-speed"));
+	set_text(b, 0x20, opt, "serial", NULL);
+	set_text(b, 0x21, opt, "asset", NULL);
+	set_text(b, 0x22, opt, "part", NULL);
 	*at(b, 0x18) = 0x41;	      /* populated, enabled */
 	*at(b, 0x19) = 1;	      /* upgrade: other */
 	memset(at(b, 0x1a), 0xff, 6); /* no cache structures */
@@ -197,7 +243,7 @@ static void put_cpus(struct builder *b, const struct machine *m, const struct fi
 	u32 sockets = DIV_ROUND_UP(m->cpus, cores * threads);
 
 	for (u32 i = 0; i < sockets; i++)
-		put_cpu(b, i, cores, threads);
+		put_cpu(b, opt, i);
 }
 
 /* --- memory ------------------------------------------------------------------- */
@@ -226,32 +272,39 @@ static void put_array(struct builder *b, const struct machine *m)
 	end(b);
 }
 
-static void put_dimm(struct builder *b, unsigned i, u64 bytes)
+static void put_dimm(struct builder *b, const struct firmware_options *opt, unsigned i, u64 bytes)
 {
-	char name[24];
+	u16 speed = (u16)number(said_of(opt, 17), "speed");
+	char name[300];
 
-	snprintf(name, sizeof(name), "DIMM %u", i);
 	begin(b, 17, (u16)(HANDLE(17) + i), 0x28);
 	store_le16(at(b, 4), HANDLE(16));
 	store_le16(at(b, 6), 0xfffe);
 	memset(at(b, 8), 0xff, 4); /* widths unknown */
 	store_le16(at(b, 0xc), (u16)(bytes / MiB));
 	*at(b, 0xe) = 9; /* DIMM */
-	set_string(b, 0x10, name);
+	set_string(b, 0x10, name_of(name, opt, 17, i));
+	set_text(b, 0x11, opt, "bank", NULL);
 	*at(b, 0x12) = 7;	    /* type: RAM */
 	store_le16(at(b, 0x13), 2); /* detail: other */
-	set_string(b, 0x17, "cowvm");
+	store_le16(at(b, 0x15), speed);
+	set_text(b, 0x17, opt, "manufacturer", "cowvm");
+	set_text(b, 0x18, opt, "serial", NULL);
+	set_text(b, 0x19, opt, "asset", NULL);
+	set_text(b, 0x1a, opt, "part", NULL);
+	store_le16(at(b, 0x20), speed); /* configured */
 	end(b);
 }
 
-static void put_dimms(struct builder *b, const struct machine *m)
+static void put_dimms(struct builder *b, const struct machine *m,
+		      const struct firmware_options *opt)
 {
 	u64 left = m->ram_below_4g + m->ram_above_4g;
 
 	for (unsigned i = 0; left; i++) {
 		u64 bytes = MIN(left, (u64)DIMM_BYTES_MAX);
 
-		put_dimm(b, i, bytes);
+		put_dimm(b, opt, i, bytes);
 		left -= bytes;
 	}
 }
@@ -272,13 +325,89 @@ static void put_mapping(struct builder *b, unsigned i, u64 gpa, u64 bytes)
 	end(b);
 }
 
-static void put_memory(struct builder *b, const struct machine *m)
+static void put_memory(struct builder *b, const struct machine *m,
+		       const struct firmware_options *opt)
 {
 	put_array(b, m);
-	put_dimms(b, m);
+	put_dimms(b, m, opt);
 	put_mapping(b, 0, 0, m->ram_below_4g);
 	if (m->ram_above_4g)
 		put_mapping(b, 1, 4 * GiB, m->ram_above_4g);
+}
+
+/* --- what there is only when somebody says so ----------------------------------- */
+
+/* Use n of an option that may be given again: its keys, up to the next "type". */
+static bool nth_use(const struct opts *all, unsigned n, struct opts *out)
+{
+	unsigned i = 0, first;
+
+	for (; all && i < all->n; i++)
+		if (!strcmp(all->v[i].name, "type") && n-- == 0)
+			break;
+	if (!all || i == all->n)
+		return false;
+	first = ++i;
+	while (i < all->n && strcmp(all->v[i].name, "type") != 0)
+		i++;
+	*out = (struct opts){all->v + first, i - first};
+	return true;
+}
+
+static void set_said(struct builder *b, size_t off, const struct opts *o, const char *key)
+{
+	const char *text = opts_get(o, key);
+
+	if (text && *text)
+		set_string(b, off, text);
+}
+
+static void put_connectors(struct builder *b, const struct firmware_options *opt)
+{
+	struct opts o;
+
+	for (unsigned i = 0; nth_use(said_of(opt, 8), i, &o); i++) {
+		begin(b, 8, (u16)(HANDLE(8) + i), 9);
+		set_said(b, 4, &o, "internal_reference");
+		set_said(b, 6, &o, "external_reference");
+		*at(b, 7) = (u8)number(&o, "connector_type");
+		*at(b, 8) = (u8)number(&o, "port_type");
+		end(b);
+	}
+}
+
+/* More of them than other structures have strings. */
+static void put_oem_strings(struct builder *b, const struct firmware_options *opt)
+{
+	const struct opts *said = said_of(opt, 11);
+
+	if (!said || !said->n)
+		return;
+	begin(b, 11, HANDLE(11), 5);
+	*at(b, 4) = (u8)said->n;
+	for (unsigned i = 0; i < said->n; i++)
+		blob_put(&b->tables, said->v[i].value, strlen(said->v[i].value) + 1);
+	finish(b);
+}
+
+static int put_onboard(struct builder *b, const struct firmware_options *opt, struct error *err)
+{
+	struct opts o;
+
+	for (unsigned i = 0; nth_use(said_of(opt, 41), i, &o); i++) {
+		const char *kind = opts_get(&o, "kind"), *id = opts_get(&o, "pcidev");
+		int devfn = id ? opt->pci_place(opt->pci_arg, id) : 0;
+
+		if (devfn < 0)
+			return err_set(err, devfn, "No PCI device '%s' for SMBIOS type 41", id);
+		begin(b, 41, (u16)(HANDLE(41) + i), 0xb);
+		set_said(b, 4, &o, "designation");
+		*at(b, 5) = (u8)(0x81 + (kind ? parse_choice(kind, smbios_kinds) : 0));
+		*at(b, 6) = (u8)number(&o, "instance");
+		*at(b, 0xa) = (u8)devfn; /* segment 0, bus 0 */
+		end(b);
+	}
+	return 0;
 }
 
 /* --- handing over ------------------------------------------------------------- */
@@ -311,23 +440,33 @@ static void add_anchor(struct firmware *f, const struct builder *b)
 	fwcfg_add_file(f->fw, ANCHOR_FILE, &a, sizeof(a));
 }
 
-void smbios_add_files(struct firmware *f, const struct firmware_options *opt)
+int smbios_add_files(struct firmware *f, const struct firmware_options *opt, struct error *err)
 {
 	struct builder b = {.structures = 0};
+	int ret;
 
 	put_bios(&b, opt);
 	put_system(&b, opt);
 	put_board(&b, opt);
 	put_chassis(&b, opt);
 	put_cpus(&b, f->machine, opt);
-	put_memory(&b, f->machine);
+	put_connectors(&b, opt);
+	put_oem_strings(&b, opt);
+	put_memory(&b, f->machine, opt);
 	begin(&b, 32, HANDLE(32), 0xb); /* boot status: no errors */
 	end(&b);
+	ret = put_onboard(&b, opt, err);
 	begin(&b, 127, HANDLE(127), 4); /* end of table */
 	end(&b);
-	add_anchor(f, &b);
-	fwcfg_add_file(f->fw, TABLES_FILE, b.tables.data, b.tables.bytes);
+	if (ret == 0 && b.tables.bytes > UINT16_MAX)
+		ret = err_set(err, -EFBIG, "the SMBIOS tables have %zu bytes, expected at most %u",
+			      b.tables.bytes, UINT16_MAX);
+	if (ret == 0) {
+		add_anchor(f, &b);
+		fwcfg_add_file(f->fw, TABLES_FILE, b.tables.data, b.tables.bytes);
+	}
 	blob_fini(&b.tables);
+	return ret;
 }
 
 int smbios_place(struct firmware *f, u64 *next)

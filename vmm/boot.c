@@ -2,12 +2,14 @@
 #define _GNU_SOURCE
 #include "devices/device.h"
 #include "devices/fwcfg.h"
+#include "devices/pci.h"
 #include "devices/rtc.h"
 #include "firmware/firmware.h"
 #include "firmware/linuxboot.h"
 #include "vmm/boot_order.h"
 #include "vmm/vm.h"
 
+#include <errno.h>
 #include <time.h>
 
 const char **vm_firmware_dirs(const struct vm *vm, unsigned *n)
@@ -55,6 +57,15 @@ static int load_kernel(struct vm *vm, struct error *err)
 	return linuxboot_setup(fwcfg_of(vm->fwcfg), &vm->machine, &options, err);
 }
 
+static int pci_place(void *arg, const char *id)
+{
+	const struct device *dev = device_find(&((struct vm *)arg)->machine, id);
+
+	if (!dev || dev->cls->bus != DEVICE_ON_PCI)
+		return -ENOENT;
+	return container_of(dev, struct pci_dev, dev)->devfn;
+}
+
 int vm_load_firmware(struct vm *vm, struct error *err)
 {
 	const struct config *c = vm->config;
@@ -67,6 +78,8 @@ int vm_load_firmware(struct vm *vm, struct error *err)
 		.n_dirs = n_dirs,
 		.uuid = c->has_uuid ? c->uuid : NULL,
 		.smbios = c->smbios,
+		.pci_place = pci_place,
+		.pci_arg = vm,
 		.boot_files = order,
 		.boot_menu = c->boot_menu,
 		.splash_ms = c->boot_splash_ms,

@@ -11,6 +11,7 @@
 #include "base/opts.h"
 #include "block/secret.h"
 #include "block/throttle.h"
+#include "firmware/smbios.h"
 
 enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
 
@@ -96,7 +97,7 @@ struct config {
 	/* machine */
 	char *name, *process_name;
 	u8 uuid[16];
-	struct opts smbios[4];	  /* -smbios, by type */
+	struct opts smbios[SMBIOS_TYPES];
 	bool has_uuid, has_accel; /* accel: named on the command line; otherwise KVM all the same */
 	u64 ram_bytes;
 	char *mem_path; /* a directory; NULL: anonymous memory */
@@ -122,10 +123,9 @@ struct config {
 	enum rtc_base rtc_base;
 	s64 rtc_date; /* RTC_DATE: seconds since 1970 */
 	/* run */
-	bool start_stopped, snapshot;
+	bool start_stopped, snapshot, daemonize;
 	char *loadvm; /* tag of the snapshot to begin with, NULL: none */
 	enum end_action on_reboot, on_shutdown, on_panic;
-	bool daemonize;
 	char *pid_file, *log_file;
 	bool writes_nothing; /* an option printed its help: end with 0 */
 };

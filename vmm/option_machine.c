@@ -12,8 +12,6 @@
 #define RAM_BYTES_MAX (4 * TiB)
 #define CPUS_MAX      255
 
-#define SMBIOS_TEXT_MAX 255 /* characters of a text */
-
 int option_enable_kvm(struct config *c, const struct option_use *use, struct error *err)
 {
 	c->has_accel = true;
@@ -292,8 +290,7 @@ int option_name(struct config *c, const struct option_use *use, struct error *er
 	return opts_get_bool(use->opts, "debug-threads", &names, err);
 }
 
-/* 8-4-4-4-12 hex digits. */
-static bool parse_uuid(const char *p, u8 uuid[16])
+bool config_parse_uuid(const char *p, u8 uuid[16])
 {
 	unsigned n = 0, byte;
 
@@ -314,58 +311,10 @@ static bool parse_uuid(const char *p, u8 uuid[16])
 
 int option_uuid(struct config *c, const struct option_use *use, struct error *err)
 {
-	if (!parse_uuid(use->text, c->uuid))
+	if (!config_parse_uuid(use->text, c->uuid))
 		return err_set(err, -EINVAL, "failed to parse UUID string: wrong format");
 	c->has_uuid = true;
 	return 0;
-}
-
-static int check_smbios(struct config *c, u32 type, const struct opt *o, struct error *err)
-{
-	unsigned major, minor;
-	char rest;
-
-	if (strlen(o->value) > SMBIOS_TEXT_MAX)
-		return err_set(err, -EINVAL, "%s has more than %u characters", o->name,
-			       SMBIOS_TEXT_MAX);
-	if (!strcmp(o->name, "release") &&
-	    (sscanf(o->value, "%3u.%3u%c", &major, &minor, &rest) != 2 || major > 255 ||
-	     minor > 255))
-		return err_set(err, -EINVAL, "Invalid release");
-	if (type != 1 || strcmp(o->name, "uuid"))
-		return 0;
-	if (!parse_uuid(o->value, c->uuid))
-		return err_set(err, -EINVAL, "Invalid UUID");
-	c->has_uuid = true;
-	return 0;
-}
-
-int option_smbios(struct config *c, const struct option_use *use, struct error *err)
-{
-	static const char *const keys[ARRAY_LEN(c->smbios)] = {
-		"type vendor version date release",
-		"type manufacturer product version serial uuid sku family",
-		"type manufacturer product version serial asset location",
-		"type manufacturer version serial asset sku"};
-	u32 type = UINT32_MAX;
-	int ret = opts_get_u32(use->opts, "type", &type, err);
-
-	if (ret < 0)
-		return ret;
-	if (type == UINT32_MAX)
-		return err_set(err, -EINVAL, "Must specify either file= or type=");
-	if (type >= ARRAY_LEN(keys))
-		return err_set(err, -EINVAL, "Don't know how to build fields for SMBIOS type %u",
-			       type);
-	ret = opts_check(use->opts, keys[type], err);
-	for (unsigned i = 0; ret == 0 && i < use->opts->n; i++) {
-		const struct opt *o = &use->opts->v[i];
-
-		ret = check_smbios(c, type, o, err);
-		if (ret == 0 && strcmp(o->name, "type"))
-			opts_set(&c->smbios[type], o->name, o->value);
-	}
-	return ret;
 }
 
 static int parse_date(const char *text, s64 *out)

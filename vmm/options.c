@@ -97,9 +97,18 @@ const struct option options[] = {
 	     "       [,uuid=uuid][,sku=str][,family=str]\n"
 	     "       type=2[,manufacturer=str][,product=str][,version=str][,serial=str]\n"
 	     "       [,asset=str][,location=str]\n"
-	     "       type=3[,manufacturer=str][,version=str][,serial=str][,asset=str][,sku=str]",
-	     "what the SMBIOS tables say of BIOS, machine, board and chassis", option_smbios,
-	     GROUP_STANDARD, "", NULL),
+	     "       type=3[,manufacturer=str][,version=str][,serial=str][,asset=str][,sku=str]\n"
+	     "       type=4[,sock_pfx=str][,manufacturer=str][,version=str][,serial=str]\n"
+	     "       [,asset=str][,part=str][,max-speed=n][,current-speed=n][,processor-id=n]\n"
+	     "       type=8[,internal_reference=str][,external_reference=str]\n"
+	     "       [,connector_type=n][,port_type=n]\n"
+	     "       type=11[,value=str][,path=file]\n"
+	     "       type=17[,loc_pfx=str][,bank=str][,manufacturer=str][,serial=str]\n"
+	     "       [,asset=str][,part=str][,speed=n]\n"
+	     "       type=41[,designation=str][,kind=str][,instance=n][,pcidev=id]",
+	     "what the SMBIOS tables say of BIOS, machine, board, chassis, CPUs, connectors,\n"
+	     "memory and onboard devices, and strings for whom it concerns",
+	     option_smbios, GROUP_STANDARD, "", NULL),
 
 	PLAIN("hda", "file", "use 'file' as hard disk 0 image", option_hard_disk, GROUP_BLOCK),
 	PLAIN("hdb", "file", "use 'file' as hard disk 1 image", option_hard_disk, GROUP_BLOCK),

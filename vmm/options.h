@@ -54,7 +54,10 @@ int device_help(FILE *to, const char *driver, struct error *err);
 
 /* option_machine.c */
 option_fn option_machine, option_accel, option_enable_kvm, option_cpu, option_smp, option_memory,
-	option_name, option_uuid, option_smbios, option_rtc, option_global;
+	option_name, option_uuid, option_rtc, option_global;
+bool config_parse_uuid(const char *text, u8 uuid[16]); /* 8-4-4-4-12 hex digits */
+/* option_smbios.c */
+option_fn option_smbios;
 /* option_drive.c */
 void config_share_drives(struct config *c); /* part of config_finish */
 option_fn option_drive, option_hard_disk, option_cdrom, option_snapshot;

@@ -3,6 +3,7 @@
 #include "firmware/firmware.h"
 #include "tests/lib/fake_machine.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -200,7 +201,7 @@ static const char *smbios_string(const u8 *p, u8 n)
 static void smbios_says_what_it_is_told(void **state)
 {
 	struct bench *b = *state;
-	struct opts said[4] = {{NULL, 0}};
+	struct opts said[SMBIOS_TYPES] = {{NULL, 0}};
 	bool board = false;
 	struct error err;
 	u8 *p;
@@ -232,6 +233,104 @@ static void smbios_says_what_it_is_told(void **state)
 	assert_true(board);
 	for (unsigned i = 0; i < ARRAY_LEN(said); i++)
 		opts_fini(&said[i]);
+}
+
+static int place_of(void *arg, const char *id)
+{
+	return strcmp(id, "nic") ? -ENOENT : 0x18;
+}
+
+/* The structure of this type: the n-th, from 0 on. */
+static u8 *structure(struct bench *b, u8 type, unsigned n)
+{
+	u8 *p = ram(b, load_le32(scan(b, "_SM_") + 24));
+
+	while (p[0] != 127 && (p[0] != type || n-- > 0)) {
+		for (p += p[1]; p[0] || p[1]; p++)
+			;
+		p += 2;
+	}
+	assert_int_equal(p[0], type);
+	return p;
+}
+
+static void smbios_has_what_only_the_user_knows(void **state)
+{
+	static const struct {
+		unsigned type;
+		const char *text;
+	} lines[] = {
+		{4, "sock_pfx=S,max-speed=3000,processor-id=0x1122334455667788,part=P"},
+		{8, "type,internal_reference=I,external_reference=E,port_type=9"},
+		{8, "type,connector_type=5"},
+		{11, "value=first,value=second"},
+		{17, "loc_pfx=L,bank=B,speed=2400"},
+		{41, "type,designation=N,kind=ethernet,instance=2,pcidev=nic"},
+	};
+	struct opts said[SMBIOS_TYPES] = {{NULL, 0}};
+	struct bench *b = *state;
+	struct error err;
+	u8 *p;
+
+	for (unsigned i = 0; i < ARRAY_LEN(lines); i++)
+		assert_int_equal(opts_append(&said[lines[i].type], lines[i].text, NULL, &err), 0);
+	b->opt.smbios = said;
+	b->opt.pci_place = place_of;
+	place(b);
+	p = structure(b, 4, 0);
+	assert_string_equal(smbios_string(p, p[4]), "S 0");
+	assert_true(load_le64(p + 8) == 0x1122334455667788);
+	assert_int_equal(load_le16(p + 0x14), 3000);
+	assert_string_equal(smbios_string(p, p[0x22]), "P");
+	p = structure(b, 8, 0);
+	assert_string_equal(smbios_string(p, p[6]), "E");
+	assert_int_equal(p[8], 9);
+	p = structure(b, 8, 1);
+	assert_int_equal(p[4] | p[6], 0);
+	assert_int_equal(p[7], 5);
+	p = structure(b, 11, 0);
+	assert_int_equal(p[4], 2);
+	assert_string_equal(smbios_string(p, 2), "second");
+	p = structure(b, 17, 0);
+	assert_string_equal(smbios_string(p, p[0x10]), "L 0");
+	assert_string_equal(smbios_string(p, p[0x11]), "B");
+	assert_int_equal(load_le16(p + 0x15), 2400);
+	p = structure(b, 41, 0);
+	assert_string_equal(smbios_string(p, p[4]), "N");
+	assert_int_equal(p[5], 0x85);
+	assert_int_equal(p[6], 2);
+	assert_int_equal(p[10], 0x18);
+	for (unsigned i = 0; i < ARRAY_LEN(said); i++)
+		opts_fini(&said[i]);
+}
+
+static void smbios_of_a_device_that_is_not_there_is_refused(void **state)
+{
+	struct opts said[SMBIOS_TYPES] = {{NULL, 0}};
+	struct bench *b = *state;
+	struct error err;
+
+	b->opt.smbios = said;
+	b->opt.pci_place = place_of;
+	assert_int_equal(opts_append(&said[41], "type,pcidev=x", NULL, &err), 0);
+	assert_true(firmware_new(&b->firmware, &b->fm.m, b->fw, &b->opt, &err) < 0);
+	assert_string_equal(err.text, "No PCI device 'x' for SMBIOS type 41");
+	opts_fini(&said[41]);
+}
+
+static void smbios_of_more_than_64_kib_is_refused(void **state)
+{
+	struct opts said[SMBIOS_TYPES] = {{NULL, 0}};
+	AUTO_FREE char *text = xalloc(70000);
+	struct bench *b = *state;
+	struct error err;
+
+	b->opt.smbios = said;
+	memset(text, 'x', 66000);
+	opts_add(&said[11], "value", text, false);
+	assert_true(firmware_new(&b->firmware, &b->fm.m, b->fw, &b->opt, &err) < 0);
+	assert_non_null(strstr(err.text, "expected at most 65535"));
+	opts_fini(&said[11]);
 }
 
 static void smbios_tells_uuid_and_memory(void **state)
@@ -368,6 +467,9 @@ int main(void)
 		FIRMWARE_TEST(fadt_names_the_ports_of_the_power_management_function),
 		FIRMWARE_TEST(madt_lists_each_processor_and_the_level_interrupts),
 		FIRMWARE_TEST(smbios_says_what_it_is_told),
+		FIRMWARE_TEST(smbios_has_what_only_the_user_knows),
+		FIRMWARE_TEST(smbios_of_a_device_that_is_not_there_is_refused),
+		FIRMWARE_TEST(smbios_of_more_than_64_kib_is_refused),
 		FIRMWARE_TEST(smbios_tells_uuid_and_memory),
 		FIRMWARE_TEST(e820_file_covers_ram_only_where_it_is),
 		FIRMWARE_TEST(boot_options_become_files),

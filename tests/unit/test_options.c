@@ -205,6 +205,20 @@ static void smbios_fields_are_kept_by_type(void **state)
 	refuse("-smbios type=9",
 	       "-smbios type=9: Don't know how to build fields for SMBIOS type 9");
 	refuse("-smbios type=0,release=1", "-smbios type=0,release=1: Invalid release");
+	accept(&c, "-smbios type=11,value=a,value=b -smbios type=11,value=c "
+		   "-smbios type=8,port_type=9 -smbios type=41,kind=sas,instance=3");
+	assert_int_equal(c.smbios[11].n, 3);
+	assert_int_equal(c.smbios[8].n, 2);
+	assert_int_equal(c.smbios[41].n, 3);
+	config_fini(&c);
+	refuse("-smbios type=4,max-speed=99999",
+	       "-smbios type=4,max-speed=99999: max-speed is 99999, expected 0..65535");
+	refuse("-smbios type=17,speed=x",
+	       "-smbios type=17,speed=x: Parameter 'speed' expects a number");
+	refuse("-smbios type=41,kind=x", "-smbios type=41,kind=x: invalid parameter value: x");
+	refuse("-smbios type=11,value=", "-smbios type=11,value=: an OEM string is empty");
+	refuse("-smbios type=99999",
+	       "-smbios type=99999: Don't know how to build fields for SMBIOS type 99999");
 	refuse("-smbios serial=1", "-smbios serial=1: Must specify either file= or type=");
 }
 
