@@ -128,6 +128,10 @@ static void scribe_main(struct fiber *f, void *arg)
 	while (!g->stop && g->rounds < SCRIBE_ROUNDS) {
 		u32 i = g->rounds + 1;
 
+		if (i > SCRIBE_ROUNDS - SCRIBE_KEPT && !g->waited_for) {
+			fiber_sleep_ns(f, 10000);
+			continue;
+		}
 		memcpy(g->view[i], g->view[i - 1], sizeof(g->view[0]));
 		g->begun[i] = g->log->n;
 		write_round(f, g, g->view[i]);
@@ -146,8 +150,12 @@ void scribe_start(struct fiber *f, struct scribe *g, struct blk *blk)
 
 void scribe_wait_rounds(struct fiber *f, struct scribe *g, u32 n)
 {
-	for (n += g->rounds; g->rounds < n;)
+	g->waited_for = true;
+	for (n += g->rounds; g->rounds < n;) {
+		assert_false(g->over);
 		fiber_sleep_ns(f, 10000);
+	}
+	g->waited_for = false;
 }
 
 void scribe_stop(struct fiber *f, struct scribe *g)

@@ -9,7 +9,8 @@
 
 #define SCRIBE_BYTES   (1280 * KiB)
 #define SCRIBE_SECTORS (SCRIBE_BYTES / 512)
-#define SCRIBE_ROUNDS  400 /* at most */
+#define SCRIBE_ROUNDS  64 /* at most */
+#define SCRIBE_KEPT    8  /* of them are written only while somebody waits for rounds */
 
 struct scribe {
 	struct blk *blk;
@@ -18,7 +19,7 @@ struct scribe {
 	u16 (*view)[SCRIBE_SECTORS];
 	size_t begun[SCRIBE_ROUNDS + 1], ended[SCRIBE_ROUNDS + 1]; /* events */
 	u32 rounds;
-	bool stop, over;
+	bool waited_for, stop, over;
 	struct fiber_queue wait;
 	u64 seed;
 	u16 stamp;
@@ -28,7 +29,8 @@ void scribe_init(struct scribe *g, const struct record_log *log, u64 seed);
 void scribe_fini(struct scribe *g);
 /* Before there is a drive: this and that in an image, and so in the first view. */
 void scribe_scribble(struct fiber *f, struct scribe *g, struct image *img, u16 stamp);
-/* Write, on a fiber of its own, until scribe_stop. */
+/* Write, on a fiber of its own, until scribe_stop; rests when nearly all rounds are
+ * written, so that slow work beside it neither stops it nor makes a log without end. */
 void scribe_start(struct fiber *f, struct scribe *g, struct blk *blk);
 /* Read here and there, so often, beside that. */
 void scribe_read(struct fiber *f, struct scribe *g, u32 times);
