@@ -2,8 +2,9 @@
  * Motorola MC146818A data sheet; CMOS bytes as in the IBM AT Technical Reference and
  * as SeaBIOS reads them (its src/hw/rtc.h names them).
  *
- * Time is not counted but computed: wall clock = virtual time + an offset.  While the
- * guest sets the clock (SET), or holds the divider in reset, the registers stand and
+ * Time is not counted but computed: wall clock = virtual time + an offset, to which the
+ * time that the machine stood still is added unless it is to go by virtual time.  While
+ * the guest sets the clock (SET), or holds the divider in reset, the registers stand and
  * the offset is made anew afterwards.  Flags of register C are computed, too: each
  * has the time up to which it has been looked at; timers run only for interrupts
  * that are enabled.
@@ -82,10 +83,12 @@ struct rtc {
 
 	/* [dev.lock] */
 	u8 index;
-	u8 cmos[128];	 /* time registers are valid while standing only */
-	s64 offset_ns;	 /* wall clock less virtual time, while it runs */
-	s64 seen_second; /* wall second up to which UF and AF have been judged */
-	u64 seen_ns;	 /* virtual time up to which PF has been judged */
+	u8 cmos[128];	      /* time registers are valid while standing only */
+	s64 offset_ns;	      /* wall clock less virtual time, while it runs */
+	s64 seen_second;      /* wall second up to which UF and AF have been judged */
+	u64 seen_ns;	      /* virtual time up to which PF has been judged */
+	s64 left_ns;	      /* what the clock that it goes by showed at the pause; 0: nothing */
+	enum rtc_clock clock; /* [const] */
 };
 
 /* --- calendar ----------------------------------------------------------------- */
@@ -186,6 +189,11 @@ static s64 load_time(const struct rtc *s)
 	/* What the offset in nanoseconds can hold. */
 	year = MIN(MAX(year, (s64)1940), (s64)2199);
 	return days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
+}
+
+static bool is_offset(s64 ns)
+{
+	return ns <= MAX_SECOND * SECOND && ns >= 2 * MIN_SECOND * SECOND;
 }
 
 /* --- running and standing ------------------------------------------------------- */
@@ -524,6 +532,51 @@ void rtc_set_time(struct device *dev, s64 seconds)
 	update(s);
 }
 
+/* --- going by another clock ------------------------------------------------------ */
+
+static s64 clock_of(const struct rtc *s)
+{
+	struct timespec now;
+
+	if (s->clock == RTC_CLOCK_VIRTUAL)
+		return 0;
+	clock_gettime(s->clock == RTC_CLOCK_HOST ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
+	return (s64)now.tv_sec * SECOND + now.tv_nsec;
+}
+
+void rtc_follow(struct device *dev, enum rtc_clock clock)
+{
+	struct rtc *s = container_of(dev, struct rtc, dev);
+
+	LOCK_SCOPE(&dev->lock);
+	s->clock = clock;
+	s->left_ns = clock_of(s);
+}
+
+static void rtc_pause(struct device *dev)
+{
+	struct rtc *s = container_of(dev, struct rtc, dev);
+
+	LOCK_SCOPE(&dev->lock);
+	s->left_ns = clock_of(s);
+}
+
+/* A saved state may say anything: what leads nowhere is left alone. */
+static void rtc_resume(struct device *dev)
+{
+	struct rtc *s = container_of(dev, struct rtc, dev);
+	s64 passed, offset;
+
+	LOCK_SCOPE(&dev->lock);
+	if (!s->left_ns || s->clock == RTC_CLOCK_VIRTUAL ||
+	    __builtin_sub_overflow(clock_of(s), s->left_ns, &passed) ||
+	    __builtin_add_overflow(s->offset_ns, passed, &offset) || !is_offset(offset))
+		return;
+	s->left_ns = 0;
+	s->offset_ns = offset;
+	update(s);
+}
+
 /* --- the device ------------------------------------------------------------------ */
 
 static int rtc_init(struct device *dev, struct error *err)
@@ -577,7 +630,7 @@ static int rtc_state_check(const void *loaded, struct error *err)
 	if (s->index > INDEX_MASK)
 		return err_set(err, -EINVAL, "mc146818rtc: index is %u, expected 0..%u", s->index,
 			       INDEX_MASK);
-	if (s->offset_ns > MAX_SECOND * SECOND || s->offset_ns < 2 * MIN_SECOND * SECOND)
+	if (!is_offset(s->offset_ns))
 		return err_set(err, -EINVAL, "mc146818rtc: offset_ns is out of range");
 	return 0;
 }
@@ -589,6 +642,8 @@ static void rtc_post_load(struct device *dev)
 
 	s->seen_ns = clock_now(dev->machine->clock);
 	s->seen_second = wall_second(s);
+	if (s->clock == RTC_CLOCK_MONOTONIC)
+		s->left_ns = 0; /* of another boot, perhaps */
 	update(s);
 }
 
@@ -596,6 +651,7 @@ static const struct state_field rtc_state[] = {
 	STATE(struct rtc, index),
 	STATE_ARRAY(struct rtc, cmos),
 	STATE(struct rtc, offset_ns),
+	STATE_OPTIONAL(struct rtc, left_ns),
 	STATE_END,
 };
 
@@ -611,4 +667,6 @@ const struct device_class rtc_class = {
 	.state_check = rtc_state_check,
 	.pre_save = rtc_pre_save,
 	.post_load = rtc_post_load,
+	.pause = rtc_pause,
+	.resume = rtc_resume,
 };

@@ -102,6 +102,7 @@ static void set_clock(struct vm *vm)
 	time_t now = time(NULL);
 	struct tm tm;
 
+	rtc_follow(vm->rtc, (enum rtc_clock)vm->config->rtc_clock);
 	switch (vm->config->rtc_base) {
 	case RTC_UTC: return;
 	case RTC_LOCALTIME:

@@ -5,6 +5,7 @@
  * config_finish. */
 #include "vmm/config.h"
 
+#include "devices/rtc.h"
 #include "vmm/options.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@ void config_init(struct config *c)
 		.ram_bytes = RAM_BYTES_DEFAULT,
 		.cpus = 1,
 		.max_cpus = 1,
+		.rtc_clock = RTC_CLOCK_HOST,
 		.sockets = 1,
 		.cores = 1,
 		.threads = 1,

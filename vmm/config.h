@@ -121,13 +121,13 @@ struct config {
 	u32 escape_char;
 	/* time */
 	enum rtc_base rtc_base;
-	s64 rtc_date; /* RTC_DATE: seconds since 1970 */
+	int rtc_clock; /* as enum rtc_clock */
+	s64 rtc_date;  /* RTC_DATE: seconds since 1970 */
 	/* run */
 	bool start_stopped, snapshot, daemonize;
-	char *loadvm; /* tag of the snapshot to begin with, NULL: none */
 	enum end_action on_reboot, on_shutdown, on_panic;
-	char *pid_file, *log_file;
-	bool writes_nothing; /* an option printed its help: end with 0 */
+	char *pid_file, *log_file, *loadvm; /* loadvm: tag of the snapshot to begin with */
+	bool writes_nothing;		    /* an option printed its help: end with 0 */
 };
 
 struct dir_config {

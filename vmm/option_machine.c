@@ -1,5 +1,6 @@
 /* Options that say what machine it is: -machine -accel -cpu -smp -m -name -uuid -rtc. */
 #define _GNU_SOURCE
+#include "devices/rtc.h"
 #include "vmm/core/cpu_models.h"
 #include "vmm/options.h"
 
@@ -334,6 +335,10 @@ int option_rtc(struct config *c, const struct option_use *use, struct error *err
 {
 	const char *base = opts_get(use->opts, "base"), *clock = opts_get(use->opts, "clock");
 	const char *fix = opts_get(use->opts, "driftfix");
+	static const char *const clocks[] = {[RTC_CLOCK_VIRTUAL] = "vm",
+					     [RTC_CLOCK_HOST] = "host",
+					     [RTC_CLOCK_MONOTONIC] = "rt",
+					     NULL};
 
 	if (base && !strcmp(base, "utc"))
 		c->rtc_base = RTC_UTC;
@@ -345,8 +350,10 @@ int option_rtc(struct config *c, const struct option_use *use, struct error *err
 		return err_set(err, -EINVAL,
 			       "invalid datetime format; valid formats: '2006-06-17T16:01:21' or "
 			       "'2006-06-17'");
-	if (clock && strcmp(clock, "host"))
-		return err_set(err, -EINVAL, "clock=%s is not available, only host", clock);
+	if (clock && parse_choice(clock, clocks) < 0)
+		return err_set(err, -EINVAL, "invalid option value '%s'", clock);
+	if (clock)
+		c->rtc_clock = parse_choice(clock, clocks);
 	/* The RTC's periodic interrupts are never lost to a busy host for good. */
 	if (fix && strcmp(fix, "none") && strcmp(fix, "slew"))
 		return err_set(err, -EINVAL, "invalid option value '%s'", fix);

@@ -225,8 +225,8 @@ const struct option options[] = {
 	      GROUP_BOOT),
 	PLAIN("no-hpet", NULL, "there is no HPET", option_nothing, GROUP_BOOT),
 
-	LIST("rtc", "[base=utc|localtime|datetime][,clock=host][,driftfix=none|slew]",
-	     "set the RTC base", option_rtc, GROUP_DEBUG, "base", "base clock driftfix"),
+	LIST("rtc", "[base=utc|localtime|datetime][,clock=host|rt|vm][,driftfix=none|slew]",
+	     "set the RTC base and clock", option_rtc, GROUP_DEBUG, "base", "base clock driftfix"),
 	STORE("loadvm", "tag", "start right away with a saved state", option_text, GROUP_DEBUG,
 	      loadvm),
 	STORE("S", NULL, "freeze CPU at startup (use 'c' to start execution)", option_flag,

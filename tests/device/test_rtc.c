@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define IRQ    8
@@ -346,6 +347,49 @@ static void dates_agree_with_the_calendar(void **state)
 	fake_machine_fini(&r.fm);
 }
 
+/* A machine stands still for 40 ms, of which 30 are left of a second. */
+static void stand_still(struct rig *r, bool load)
+{
+	struct state_buf saved;
+	struct error err;
+
+	advance(r, 970 * MS);
+	rtc_class.pause(r->dev);
+	fake_save(r->dev, &saved);
+	usleep(40000);
+	if (load)
+		assert_int_equal(device_load(r->dev, &saved, &err), 0);
+	rtc_class.resume(r->dev);
+	state_buf_fini(&saved);
+}
+
+static void time_passes_while_the_machine_stands_still_if_it_is_to(void **state)
+{
+	static const struct {
+		enum rtc_clock clock;
+		bool load;
+		const char *then;
+	} cases[] = {
+		{RTC_CLOCK_VIRTUAL, false, "20 24 02 28 04 23 59 59"},
+		{RTC_CLOCK_HOST, false, "20 24 02 29 05 00 00 00"},
+		{RTC_CLOCK_HOST, true, "20 24 02 29 05 00 00 00"},
+		{RTC_CLOCK_MONOTONIC, false, "20 24 02 29 05 00 00 00"},
+		{RTC_CLOCK_MONOTONIC, true, "20 24 02 28 04 23 59 59"},
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		struct rig r;
+
+		setup(&r);
+		rtc_follow(r.dev, cases[i].clock);
+		stand_still(&r, cases[i].load);
+		assert_time(&r, cases[i].then);
+		advance(&r, 30 * MS);
+		assert_time(&r, "20 24 02 29 05 00 00 00");
+		fake_machine_fini(&r.fm);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -364,6 +408,7 @@ int main(void)
 		cmocka_unit_test(cmos_tells_the_firmware_about_memory),
 		cmocka_unit_test(saved_clock_goes_on_where_it_was),
 		cmocka_unit_test(dates_agree_with_the_calendar),
+		cmocka_unit_test(time_passes_while_the_machine_stands_still_if_it_is_to),
 	};
 
 	return cmocka_run_group_tests_name("rtc", tests, NULL, NULL);

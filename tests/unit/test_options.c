@@ -608,7 +608,10 @@ static void time_base_is_understood(void **state)
 	config_fini(&c);
 	refuse("-rtc base=foo", "-rtc base=foo: invalid datetime format; valid formats: "
 				"'2006-06-17T16:01:21' or '2006-06-17'");
-	refuse("-rtc clock=vm", "-rtc clock=vm: clock=vm is not available, only host");
+	refuse("-rtc clock=foo", "-rtc clock=foo: invalid option value 'foo'");
+	accept(&c, "-rtc base=utc,clock=vm");
+	assert_int_equal(c.rtc_clock, 0);
+	config_fini(&c);
 }
 
 static void actions_say_how_it_ends(void **state)
