@@ -38,6 +38,7 @@ struct tap_queue {
 	struct loop_watch watch;
 	int fd; /* -1: none */
 	bool blocked;
+	bool gone; /* somebody took the interface away */
 };
 
 struct tap {
@@ -59,6 +60,8 @@ static void update_watch(struct tap_queue *q)
 {
 	u32 events = (q->tap->reading ? POLLIN : 0) | (q->blocked ? POLLOUT : 0);
 
+	if (q->gone)
+		events = 0;
 	if (q->watch.events != events)
 		loop_watch_set(&q->watch, events);
 }
@@ -91,6 +94,11 @@ static bool read_one(struct tap_queue *q)
 	struct net_frame f = {.queue = (u16)(q - t->queues), .iov = &iov[1], .n = 1};
 	s64 got = sys_readv(q->fd, iov + !head, 1 + !!head);
 
+	if (got == -EBADFD) {
+		q->gone = true;
+		log_warn("%s: there is no interface %s any more", t->end.name, t->ifname);
+		update_watch(q);
+	}
 	if (got < (s64)head || got <= 0)
 		return false;
 	f.bytes = (u32)(got - head);

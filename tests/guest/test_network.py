@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,16 @@ def test_a_snapshot_keeps_the_card_and_the_network(kernel, card, tmp_path):
         assert "device" in vm.monitor("loadvm s1", timeout=60)
 
 
+def main_thread_works(vm, seconds):
+    """For how much of the time it works, or would if it had a CPU."""
+    def wants():
+        said = Path("/proc/%d/task/%d/schedstat" % (vm.pid, vm.pid)).read_text(encoding="ascii")
+        return sum(map(int, said.split()[:2])) / 1e9
+    before, start = wants(), time.monotonic()
+    time.sleep(seconds)
+    return (wants() - before) / (time.monotonic() - start)
+
+
 def on_tap(kernel, card):
     """Runs in a network namespace of its own."""
     queues = ",queues=3" if card == "queues" else ""
@@ -154,6 +165,9 @@ def on_tap(kernel, card):
         vm.serial.expect("echo 21561")
         assert vm.monitor("info network").endswith(
             "index=0,type=tap,ifname=tap7,script=no,downscript=no")
+        # An interface that somebody takes away is not asked for frames for ever.
+        subprocess.run(["ip", "link", "del", "tap7"], check=True)
+        assert main_thread_works(vm, 0.5) < 0.5
 
 
 @pytest.mark.any_kvm
