@@ -9,7 +9,7 @@
 
 #define CHARDEV_USERS	  4
 #define CHARDEV_OUT_BYTES (1 * MiB)
-#define CHARDEV_IN_BYTES  256
+#define CHARDEV_IN_BYTES  4096
 
 /* Threads: [loop] the main loop's; [out.lock] any thread. */
 struct chardev {
