@@ -17,9 +17,11 @@ class Server:
     """HTTP on the loopback interface, for one folder."""
 
     def __init__(self, folder):
+        self.asked_for = asked_for = []
+
         class Handler(http.server.SimpleHTTPRequestHandler):
             def log_message(self, *args):
-                pass
+                asked_for.append(self.path)
 
         self.httpd = http.server.ThreadingHTTPServer(
             ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
@@ -34,17 +36,23 @@ class Server:
         self.httpd.server_close()
 
 
+# What the first script, which always comes over TFTP, says, by card.
+SCRIPTS = {"virtio": "kernel http://10.0.2.2:%d/hello.krn\nboot\n",
+           "e1000": "chain http://10.0.2.2:%d/next.ipxe\n"}
+
+
 @pytest.mark.full_kvm
 @pytest.mark.limit(400)
 @pytest.mark.parametrize("model", ["virtio", "e1000"])
-def test_ipxe_boots_a_kernel_over_http_by_a_script_over_tftp(tmp_path, model):
+def test_ipxe_fetches_scripts_and_kernels_over_tftp_and_http(tmp_path, model):
     tftp, web = tmp_path / "tftp", tmp_path / "web"
     tftp.mkdir()
     web.mkdir()
-    (web / "hello.krn").write_bytes(guests.multiboot_kernel(tmp_path, "kernel from the network"))
+    (web / "next.ipxe").write_text("#!ipxe\nkernel tftp://10.0.2.2/hello.krn\nboot\n")
+    (web if model == "virtio" else tftp).joinpath("hello.krn").write_bytes(
+        guests.multiboot_kernel(tmp_path, "kernel from the network"))
     with Server(web) as server:
-        (tftp / "boot.ipxe").write_text(
-            "#!ipxe\nkernel http://10.0.2.2:%d/hello.krn\nboot\n" % server.port)
+        (tftp / "boot.ipxe").write_text("#!ipxe\n" + SCRIPTS[model] % server.port)
         with Vm("-nic", "user,model=%s,tftp=%s,bootfile=boot.ipxe" % (model, tftp), "-boot", "n",
                 "-no-shutdown") as vm:
             try:
@@ -53,3 +61,4 @@ def test_ipxe_boots_a_kernel_over_http_by_a_script_over_tftp(tmp_path, model):
                 raise AssertionError("%s\n%s" % (e, "\n".join(vm.screen()))) from None
             vm.wait_status("paused")
             assert "model=" in vm.monitor("info network")
+        assert set(server.asked_for) == {"/hello.krn" if model == "virtio" else "/next.ipxe"}
