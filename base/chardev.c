@@ -49,6 +49,14 @@ static void out_queue(struct chardev *c, const u8 *data, size_t bytes)
 	}
 }
 
+/* Some bytes have to wait for the host, and the loop has to hear of it. */
+static void out_later(struct chardev *c, const u8 *data, size_t bytes)
+{
+	out_queue(c, data, bytes);
+	if (!__atomic_exchange_n(&c->out_posted, 1, __ATOMIC_ACQ_REL))
+		loop_post(c->loop, &c->out_call);
+}
+
 /* Write queued bytes as far as the host takes them. */
 static void out_drain(struct chardev *c)
 {
@@ -124,11 +132,8 @@ size_t chardev_write(struct chardev_user *u, const void *data, size_t bytes)
 		n = put(c, data, bytes);
 	if (n < 0) /* nobody there: as a cable with no end */
 		return bytes;
-	if ((size_t)n < bytes) {
-		out_queue(c, (const u8 *)data + n, bytes - (size_t)n);
-		if (!__atomic_exchange_n(&c->out_posted, 1, __ATOMIC_ACQ_REL))
-			loop_post(c->loop, &c->out_call);
-	}
+	if ((size_t)n < bytes)
+		out_later(c, (const u8 *)data + n, bytes - (size_t)n);
 	return bytes;
 }
 
@@ -169,7 +174,7 @@ static void say(struct chardev *c, const char *text)
 	s64 n = c->out_used ? 0 : put(c, (const u8 *)text, bytes);
 
 	if (n >= 0 && (size_t)n < bytes)
-		out_queue(c, (const u8 *)text + n, bytes - (size_t)n);
+		out_later(c, (const u8 *)text + n, bytes - (size_t)n);
 }
 
 static void send_event(struct chardev *c, u32 user, enum chardev_event event)
