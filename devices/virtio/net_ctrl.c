@@ -21,6 +21,7 @@ enum { MAC_TABLE_SET, MAC_ADDR_SET };
 enum { VLAN_ADD, VLAN_DEL };
 
 #define ETHERTYPE_VLAN 0x8100
+#define TURN_COMMANDS  64 /* in one go, before others have their turn */
 
 /* Reads the readable part of a command piece by piece. */
 struct reader {
@@ -194,7 +195,9 @@ static int serve_one(struct virtio_net *v, struct virtq *q)
 void vnet_serve_ctrl(struct virtio_net *v)
 {
 	unsigned at = vnet_ctrl_queue(v);
+	static const u64 one = 1;
 	struct virtq *q = &v->vp.queues[at].vq;
+	unsigned left = TURN_COMMANDS;
 	int ret;
 
 	lock_assert(&v->lock);
@@ -204,9 +207,13 @@ void vnet_serve_ctrl(struct virtio_net *v)
 		virtq_quiet(q);
 		do
 			ret = serve_one(v, q);
-		while (ret > 0);
+		while (ret > 0 && --left);
 		if (ret < 0) {
 			vnet_queue_broke(v, at);
+			return;
+		}
+		if (!left) {
+			sys_write(v->vp.queues[at].kick_fd, &one, sizeof(one));
 			return;
 		}
 	} while (virtq_listen(q));
