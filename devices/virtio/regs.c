@@ -352,7 +352,8 @@ void virtio_add_capabilities(struct virtio_pci *vp)
 
 	add_capability(vp, CAP_COMMON, MODERN_COMMON, MODERN_COMMON_BYTES, 0);
 	add_capability(vp, CAP_ISR, MODERN_ISR, 1, 0);
-	add_capability(vp, CAP_DEVICE, MODERN_CONFIG, vp->config_bytes, 0);
+	if (vp->config_bytes) /* Linux refuses a device with an empty one */
+		add_capability(vp, CAP_DEVICE, MODERN_CONFIG, vp->config_bytes, 0);
 	at = add_capability(vp, CAP_NOTIFY, MODERN_NOTIFY, notify_bytes, 4);
 	store_le32(vp->pd.config + at + CAP_BYTES, NOTIFY_MULTIPLIER);
 	/* Section 4.1.4.9: a window to the BAR for who cannot reach it, such as

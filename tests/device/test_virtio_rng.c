@@ -45,6 +45,27 @@ static void buffers_are_filled_with_random_bytes(void **state)
 	}
 }
 
+/* Without a configuration there is no capability for it: Linux takes no empty ones. */
+static void capabilities_are_of_what_there_is(void **state)
+{
+	unsigned types = 0;
+	struct virtio_rig r;
+
+	start_rng(&r, false, NULL, NULL);
+	for (u8 cap = (u8)pci_read(&r.fm, r.devfn, 0x34, 1); cap;
+	     cap = (u8)pci_read(&r.fm, r.devfn, (u8)(cap + 1), 1)) {
+		u8 type = (u8)pci_read(&r.fm, r.devfn, (u8)(cap + 3), 1);
+
+		if (pci_read(&r.fm, r.devfn, cap, 1) != 9)
+			continue;
+		types |= 1u << type;
+		if (type < 5)
+			assert_true(pci_read(&r.fm, r.devfn, (u8)(cap + 12), 4) > 0);
+	}
+	assert_int_equal(types, 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5);
+	vdev_fini(&r);
+}
+
 static void a_period_gives_so_many_bytes_only(void **state)
 {
 	struct virtio_rig r;
@@ -127,6 +148,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffers_are_filled_with_random_bytes),
+		cmocka_unit_test(capabilities_are_of_what_there_is),
 		cmocka_unit_test(a_period_gives_so_many_bytes_only),
 		cmocka_unit_test(bytes_may_come_from_a_file),
 		cmocka_unit_test(a_buffer_to_read_from_needs_a_reset),
