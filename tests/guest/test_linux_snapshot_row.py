@@ -43,6 +43,9 @@ done 2>/dev/null
 echo good $good
 END
 mount -t tmpfs none /dev/shm 2>/dev/null; (sh /root/writer &)"""
+# The emulator that nested machines run on may itself stand still for a while.
+PATIENCE = ("echo %d >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; "
+            "echo %d >/proc/sys/kernel/watchdog_thresh; true" % (21 * SLOW, 10 * SLOW))
 NETWORK = ("modprobe virtio_net; ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0; "
            "ip route add default via 10.0.2.2")
 
@@ -153,6 +156,7 @@ def echo():
 
 def start(vm):
     log_in(vm)
+    shell(vm, PATIENCE)
     shell(vm, NETWORK)
     shell(vm, WRITER.replace("\n", "\r"))
     vm.wait_for(lambda: shell(vm, "cat /dev/shm/n").isdigit(), 60, lambda: "no writer")

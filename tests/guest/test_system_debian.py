@@ -1,9 +1,10 @@
 """A Debian system with systemd and Debian's generic kernel: what a guest of every day
-does with its disk, network cards, keyboard, mouse, screen and clocks.
+does with its disk, network cards, keyboard, mouse, screen, ports and clocks.
 
 The tests of this file share one machine that is booted once, on virtio; the last of
 them ends it.  One more boots from IDE, again by a reboot.
 """
+import os
 import re
 import socket
 import time
@@ -11,9 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from debian import GUESTS, Events, Namespace, Peer, check_kernel, log_in, shell, system_args
+from debian import (GUESTS, Events, LargeFrames, Namespace, Peer, check_kernel, log_in, shell,
+                    system_args)
 from rfb import Rfb
-from tools import check_image, overlay
+from tools import SLOW, check_image, overlay
 from vm import Vm
 from vnc_vm import vnc_vm
 
@@ -23,6 +25,9 @@ MIB = {"virtio": 4, "e1000": 2}         # to transfer, each way
 DRIVER = {"virtio": "virtio-net-pci", "e1000": "e1000"}
 TAP = {"virtio": "10.9.1", "e1000": "10.9.3"}
 USER = {"virtio": "10.0.2", "e1000": "10.0.3"}
+# The virtio card on a tap has a pair of queues for each CPU.
+QUEUES = {"virtio": ("queues=2", "mq=on,"), "e1000": ("queues=1", "")}
+PORT = "org.test.0"
 
 
 def free_port():
@@ -44,14 +49,25 @@ def network_args(space, work, ports):
     for n, card in enumerate(CARDS):
         script = space.script(work / card, TAP[card] + ".1/24")
         backends = [
-            "tap,id=tap%d,ifname=cowtap%d,script=%s,downscript=no" % (n, n, script),
+            "tap,id=tap%d,ifname=cowtap%d,script=%s,downscript=no,%s" % (n, n, script,
+                                                                         QUEUES[card][0]),
             "user,id=user%d,net=%s.0/24,hostfwd=tcp:127.0.0.1:%d-:5001" % (n, USER[card],
                                                                            ports[card])]
         for kind, backend in zip(("tap", "user"), backends):
             mac = 2 * n + (1 if kind == "tap" else 2)
-            args += ["-netdev", backend, "-device", "%s,netdev=%s%d,mac=52:54:00:aa:00:%02x,"
-                     "romfile=" % (DRIVER[card], kind, n, mac)]
+            more = QUEUES[card][1] if kind == "tap" else ""
+            args += ["-netdev", backend, "-device", "%s,%snetdev=%s%d,mac=52:54:00:aa:00:%02x,"
+                     "romfile=" % (DRIVER[card], more, kind, n, mac)]
     return args
+
+
+def port_args(work):
+    """A console on a pty, a port on a socket, and a source of entropy."""
+    return ["-chardev", "pty,id=console", "-chardev",
+            "socket,id=port,path=%s,server=on,wait=off" % (work / "port"),
+            "-device", "virtio-serial-pci,id=ports", "-device", "virtconsole,chardev=console",
+            "-device", "virtserialport,bus=ports.0,chardev=port,name=" + PORT,
+            "-device", "virtio-rng-pci"]
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +77,13 @@ def debian(tmp_path_factory):
     ports = {card: free_port() for card in CARDS}
     with Namespace() as space, vnc_vm(
             *system_args(), "-drive", "file=%s,if=virtio" % disk, "-smp", "2",
-            *network_args(space, work, ports), "-device", "virtio-keyboard-pci", "-device",
-            "virtio-tablet-pci", "-device", "virtio-balloon-pci", memory=384) as (vm, address):
+            *network_args(space, work, ports), *port_args(work), "-mem-path", work,
+            "-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci", "-device",
+            "virtio-balloon-pci", memory=384) as (vm, address):
         log_in(vm)
         is_up(vm)
-        yield SimpleNamespace(vm=vm, disk=disk, ports=ports, space=space, vnc=address)
+        yield SimpleNamespace(vm=vm, disk=disk, ports=ports, space=space, vnc=address,
+                              port=work / "port")
 
 
 def test_systemd_comes_up_to_multi_user_on_virtio(debian):
@@ -78,6 +96,8 @@ def test_systemd_comes_up_to_multi_user_on_virtio(debian):
 
 def test_a_person_logs_in_at_the_screen(debian):
     vm = debian.vm
+    # A screen that has scrolled begins elsewhere in video memory than wait_screen looks.
+    shell(vm, "systemctl restart getty@tty1")
     vm.wait_screen("debian login:")
     for key in (*"root", "ret"):
         vm.monitor("sendkey " + key)
@@ -110,24 +130,91 @@ def test_tcp_both_ways_through_a_tap(debian, card):
     wait_address(vm, net + ".2")
     peer = Peer(vm, MIB[card])
     before = space.counters(net + ".1")
+    large = LargeFrames(space, "cowtap%d" % CARDS.index(card))
+    queues = interrupts(vm)
     with space.socket() as listener:
         listener.bind((net + ".1", 0))
         listener.listen()
-        peer.called(listener, net + ".1")
-    peer.calls(space.socket(), (net + ".2", 5001))
+        peer.called(listener, net + ".1", run="taskset -c 0")
+    peer.calls(space.socket(), (net + ".2", 5001), run="taskset -c 1")
     for side, now in zip(before, space.counters(net + ".1")):
         assert now["bytes"] - side["bytes"] > 2 * peer.bytes
         assert now["errors"] == 0
+    large = large.counts()
+    if card == "virtio":
+        assert min(large) > 20, large       # segments go over the tap in one piece
+        used = {q: n - queues[q] for q, n in interrupts(vm).items() if n - queues[q] > 20}
+        assert len(used) == 4, used         # two queues, each way
+    else:
+        assert large == [0, 0]
     check_kernel(vm)
+
+
+def interface(vm, card):
+    """The name of the card on the tap."""
+    return shell(vm, "grep -l 52:54:00:aa:00:0%d /sys/class/net/*/address | cut -d/ -f5" % (
+        2 * CARDS.index(card) + 1))
+
+
+def interrupts(vm):
+    """How many each queue of virtio cards has had."""
+    said = shell(vm, "awk '/virtio.*-(in|out)put/ { print $NF, $2 + $3 }' /proc/interrupts")
+    return {line.split()[0]: int(line.split()[1]) for line in said.split("\n")}
+
+
+def test_virtio_has_as_many_queues_as_wanted(debian):
+    vm = debian.vm
+    name = interface(vm, "virtio")
+    for queues in "1", "2":
+        shell(vm, "ethtool -L %s combined %s" % (name, queues))
+        said = shell(vm, "ethtool -l %s" % name)
+        assert re.findall(r"Combined:\s+(\d+)", said) == ["2", queues], said
+        shell(vm, "busybox ping -c 2 %s.1" % TAP["virtio"])
 
 
 def test_virtio_offers_its_offloads(debian):
     vm = debian.vm
-    said = shell(vm, "ethtool -k $(grep -l 52:54:00:aa:00:01 /sys/class/net/*/address | "
-                     "cut -d/ -f5)")
+    said = shell(vm, "ethtool -k " + interface(vm, "virtio"))
     for feature in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload",
                     "tx-tcp6-segmentation", "scatter-gather"):
         assert re.search(r"%s: on\b" % feature, said), said
+
+
+def test_entropy_comes_from_the_host(debian):
+    vm = debian.vm
+    where = "/sys/class/misc/hw_random/"
+    assert shell(vm, "cat %srng_current" % where).startswith("virtio_rng")
+    assert shell(vm, "head -c 4096 /dev/hwrng | wc -c") == "4096"
+    assert len(set(shell(vm, "head -c 64 /dev/hwrng | od -An -v -tx1").split())) > 24
+    assert shell(vm, "head -c 4096 /dev/urandom | wc -c") == "4096"
+    check_kernel(vm)
+
+
+def test_a_virtio_console_talks_both_ways(debian):
+    vm = debian.vm
+    pty = re.search(r"(/dev/pts/\d+) \(label console\)", vm.banner).group(1)
+    fd = os.open(pty, os.O_RDWR | os.O_NOCTTY)
+    try:
+        shell(vm, "exec 4<>/dev/hvc0; stty raw -echo <&4; echo hello from hvc0 >&4")
+        with os.fdopen(os.dup(fd), "rb", buffering=0) as reader:
+            got = b""
+            while b"hvc0\n" not in got:
+                got += reader.read(100)
+        assert got == b"hello from hvc0\n"
+        os.write(fd, b"hello from the host\n")
+        assert shell(vm, "read line <&4; exec 4>&-; echo $line") == "hello from the host"
+    finally:
+        os.close(fd)
+    check_kernel(vm)
+
+
+def test_a_port_carries_bytes_both_ways(debian):
+    peer = Peer(debian.vm, 1.5)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(60 * SLOW)
+        s.connect(str(debian.port))
+        peer.by_port(s, "/dev/virtio-ports/" + PORT)
+    check_kernel(debian.vm)
 
 
 def test_linux_hears_the_ps2_keyboard_and_mouse(debian):

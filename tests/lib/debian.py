@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import threading
 
 from tools import SLOW, TOP, run
@@ -25,22 +26,40 @@ def kernel_args(*words):
 
 
 def system_args(*words):
-    """The generic kernel on the Debian system's disk, wherever that is."""
-    return kernel_args("console=tty0 console=ttyS0 loglevel=4 root=LABEL=cowvm-debian", *words)
+    """The generic kernel on the Debian system's disk, wherever that is.  Its watchdogs have
+    as much patience as the tests."""
+    return kernel_args("console=tty0 console=ttyS0 loglevel=4 root=LABEL=cowvm-debian",
+                       "watchdog_thresh=%d" % (10 * SLOW), *words)
 
 
 def log_in(vm):
     vm.serial.expect(r"debian login: root \(automatic login\)", BOOT)
     vm.serial.expect("# ")
-    shell(vm, "set +m")                 # no words about jobs
+    shell(vm, "set +m; dmesg -n 1")     # no words about jobs, nor of the kernel between others
+
+
+def into_step(vm):
+    """After a command that did not end in time: end it, and all that it left running."""
+    vm.serial.send("\x03")
+    # dash knows no jobs in $( ).
+    vm.serial.send("\rjobs -p >/dev/shm/jobs; kill $(cat /dev/shm/jobs) 2>/dev/null; "
+                   "exec 3>&- 4>&-; echo step=$((%d+1))\r" % vm.commands)
+    vm.serial.expect(r"step=%d\r\n" % (vm.commands + 1))
+    vm.serial.expect("# ")
 
 
 def shell(vm, command, timeout=60):
     """Output of a command in the guest, which must succeed."""
-    vm.serial.send(command + "; echo status=$?\r")
-    out = vm.serial.expect(r"\nstatus=(?=\d+\r)", timeout)
+    if vm.out_of_step:
+        into_step(vm)
+    vm.commands += 1
+    vm.out_of_step = True
+    mark = "status%d=" % vm.commands
+    vm.serial.send("%s; echo %s$?\r" % (command, mark))
+    out = vm.serial.expect(r"\n%s(?=\d+\r)" % mark, timeout)
     status = vm.serial.expect(r"\r\n")
     vm.serial.expect("# ")
+    vm.out_of_step = False
     out = out.replace("\r", "").split("\n", 1)[-1].strip("\n")
     assert status == "0", "%s: status %s\n%s" % (command, status, out)
     return out
@@ -111,7 +130,7 @@ class Namespace:
                 return link["stats64"]["rx"], link["stats64"]["tx"]
         raise AssertionError("no tap with address %s: %r" % (address, links))
 
-    def socket(self):
+    def socket(self, *kind):
         """A socket in here.  Only a thread of its own goes where it is made."""
         made = []
 
@@ -121,7 +140,7 @@ class Namespace:
                 if libc.setns(f.fileno(), 0):
                     made.append(OSError(ctypes.get_errno(), "setns"))
                 else:
-                    made.append(socket.socket())
+                    made.append(socket.socket(*kind))
         thread = threading.Thread(target=make)
         thread.start()
         thread.join()
@@ -130,10 +149,42 @@ class Namespace:
         return made[0]
 
 
+class LargeFrames:
+    """How many frames that no Ethernet carries, segments still to be cut, an interface in
+    a namespace takes from the guest and gives to it."""
+
+    LONGEST = 1518
+    ALL, OUTGOING = 3, 4                # ETH_P_ALL, PACKET_OUTGOING
+
+    def __init__(self, space, interface):
+        self.sockets = [self.watch(space, interface, to_guest) for to_guest in (False, True)]
+
+    def watch(self, space, interface, to_guest):
+        # BPF: the length, then the direction
+        code = [(0x80, 0, 0, 0), (0x25, 0, 3, self.LONGEST), (0x20, 0, 0, 0xfffff004),
+                (0x15, 0 if to_guest else 1, 1 if to_guest else 0, self.OUTGOING),
+                (0x06, 0, 0, 64), (0x06, 0, 0, 0)]
+        raw = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *c) for c in code))
+        s = space.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        s.setsockopt(socket.SOL_SOCKET, 26,     # SO_ATTACH_FILTER
+                     struct.pack("HP", len(code), ctypes.addressof(raw)))
+        s.bind((interface, self.ALL))
+        return s
+
+    def counts(self):
+        """(from the guest, to the guest)"""
+        found = []
+        for s in self.sockets:
+            packets, _ = struct.unpack("II", s.getsockopt(263, 6, 8))   # PACKET_STATISTICS
+            found.append(packets)
+            s.close()
+        return found
+
+
 def exchange(connection, data):
     """Sends the data and takes as many bytes at the same time; their MD5."""
     connection.settimeout(120 * SLOW)
-    sender = threading.Thread(target=connection.sendall, args=(data,))
+    sender = threading.Thread(target=connection.sendall, args=(data,), daemon=True)
     sender.start()
     digest, left = hashlib.md5(), len(data)
     while left:
@@ -146,10 +197,10 @@ def exchange(connection, data):
 
 
 class Peer:
-    """Exchanges random bytes with the guest over TCP, both ways at once."""
+    """Exchanges random bytes with the guest, both ways at once: over TCP, or by a port."""
 
     def __init__(self, vm, mib):
-        self.vm, self.bytes = vm, mib << 20
+        self.vm, self.bytes = vm, int(mib * (1 << 20))
         shell(vm, "head -c %d /dev/urandom >/dev/shm/blob" % self.bytes)
         self.guest_sum = shell(vm, "md5sum </dev/shm/blob").split()[0]
         self.data = os.urandom(self.bytes)
@@ -160,26 +211,34 @@ class Peer:
         assert guest.split()[-2] == self.own_sum, "to the guest: " + guest
         assert here == self.guest_sum, "from the guest"
 
-    def called(self, listener, name):
-        """By the guest, at the listening socket, which it knows by that name."""
+    def serve(self, connect, command):
+        """What the command in the guest says, while we exchange with what connect() gives."""
         got = []
 
-        def serve():
-            connection, _ = listener.accept()
-            with connection:
+        def exchange_there():
+            with connect() as connection:
                 got.append(exchange(connection, self.data))
-        listener.settimeout(120 * SLOW)
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=exchange_there, daemon=True)
         thread.start()
-        said = shell(self.vm, "busybox nc %s %d </dev/shm/blob | md5sum" % (
-            name, listener.getsockname()[1]), 240)
+        said = shell(self.vm, command, 240)
         thread.join()
         self.check(said, got[0])
 
-    def calls(self, caller, address, port=5001):
+    def called(self, listener, name, run=""):
+        """By the guest, at the listening socket, which it knows by that name."""
+        listener.settimeout(120 * SLOW)
+        self.serve(lambda: listener.accept()[0], "%s busybox nc %s %d </dev/shm/blob | md5sum" % (
+            run, name, listener.getsockname()[1]))
+
+    def by_port(self, connection, device):
+        """At the other end of a port, which can be opened once at a time."""
+        self.serve(lambda: connection, "exec 3<>%s; cat /dev/shm/blob >&3 & "
+                   "head -c %d <&3 | md5sum; wait; exec 3>&-" % (device, self.bytes))
+
+    def calls(self, caller, address, port=5001, run=""):
         """The guest, which listens at a port, from the socket."""
-        shell(self.vm, "(busybox nc -l -p %d </dev/shm/blob | md5sum >/dev/shm/sum) & "
-                       "until ss -ltn | grep -q :%d; do sleep 0.2; done" % (port, port))
+        shell(self.vm, "(%s busybox nc -l -p %d </dev/shm/blob | md5sum >/dev/shm/sum) & "
+                       "until ss -ltn | grep -q :%d; do sleep 0.2; done" % (run, port, port))
         with caller:
             caller.settimeout(60 * SLOW)
             caller.connect(address)

@@ -22,9 +22,8 @@ import pexpect.fdpexpect
 from tools import COWVM, SLOW
 
 PROMPT = r"\((?:cowvm|qemu)\) "
-PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB\r?")     # of a savevm that takes its time
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB")
+PROGRESS = re.compile(r"\r *\d+ % of \d+ MiB")       # of a savevm that takes its time
 
 
 class Serial:
@@ -80,6 +79,7 @@ class Serial:
 class Vm:
     def __init__(self, *args, kvm=True, memory=64, serial=True, program=COWVM, env=None):
         self.work = tempfile.mkdtemp(prefix="cowvm-vm.")
+        self.commands, self.out_of_step = 0, False      # of debian.shell
         command = ["-m", str(memory), "-display", "none", "-monitor", "stdio", "-net", "none"]
         if kvm and not os.environ.get("COWVM_TEST_TCG"):    # the reference can do without
             command.append("-enable-kvm")
@@ -140,9 +140,13 @@ class Vm:
     @staticmethod
     def wait_for(condition, timeout, message):
         end = time.monotonic() + timeout * SLOW
-        while not condition():
+        while True:
+            start = time.monotonic()
+            if condition():
+                return
             assert time.monotonic() < end, message()
-            time.sleep(0.1)
+            # Looking takes time that the guest needs, too, where both share a CPU.
+            time.sleep(max(0.1, min(time.monotonic() - start, 2)))
 
     def cells(self):
         """Video memory of the text screen: attribute << 8 | character."""
