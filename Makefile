@@ -260,6 +260,7 @@ DEVICES := \
 	devices/net/backends.o \
 	devices/net/checksum.o \
 	devices/net/dgram.o \
+	devices/net/dump.o \
 	devices/net/e1000.o \
 	devices/net/e1000_phy.o \
 	devices/net/e1000_rx.o \

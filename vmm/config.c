@@ -34,6 +34,7 @@ void config_init(struct config *c)
 	list_init(&c->monitors);
 	list_init(&c->debugcons);
 	list_init(&c->rngs);
+	list_init(&c->filters);
 	list_init(&c->nets);
 	list_init(&c->vncs);
 }
@@ -133,6 +134,7 @@ void config_fini(struct config *c)
 	secrets_fini(&c->secrets);
 	free_drives(&c->drives);
 	free_nodes(&c->nodes);
+	free_nodes(&c->filters);
 	free_devices(&c->devices);
 	free_nets(&c->nets);
 	free_chardevs(&c->chardevs);

@@ -113,8 +113,8 @@ struct config {
 	/* devices */
 	struct secrets secrets; /* -object secret */
 	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets, vncs;
-	struct list rngs; /* -object rng-*: frontend_config, source: id, spec: file or "" */
-	char *vga;	  /* "std", "none"; NULL: default */
+	struct list rngs, filters; /* -object; rngs: frontend_config, its source is the id */
+	char *vga;		   /* "std", "none"; NULL: default */
 	bool nographic, no_devices;
 	bool no_default_net; /* somebody said something about networks */
 	bool no_graphics;    /* machine property: firmware talks to the serial port */

@@ -85,7 +85,7 @@ _cowvm_list() {
 			return
 		fi
 		usage+=$(_cowvm_usage "$cowvm" netdev) ;;
-	object) [[ $head ]] || _cowvm_reply "" "$item" secret ;;
+	object) [[ $head ]] || _cowvm_reply "" "$item" $("$cowvm" -object help 2>/dev/null | sed 1d) ;;
 	machine | M | cpu | accel)
 		[[ $head ]] || _cowvm_reply "" "$item" help $("$cowvm" "-$option" help 2>/dev/null |
 			sed -n '1d; /:/d; s/^x86 //; s/ .*//; p') ;;

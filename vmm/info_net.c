@@ -1,6 +1,7 @@
 /* What the monitor may do with networks: `info network`, links, forwarded ports, and
  * backends that come and go; see control.h. */
 #include "devices/net/backends.h"
+#include "devices/net/dump.h"
 #include "devices/net/net.h"
 #include "devices/net/user.h"
 #include "vmm/vm.h"
@@ -10,9 +11,17 @@
 
 /* --- info ------------------------------------------------------------------------------ */
 
+static void print_line(void *arg, const char *text)
+{
+	print_to(arg, "%s", text);
+}
+
 static void print_end(struct printer *p, const struct net_end *end)
 {
 	print_to(p, "%s: index=0,type=%s,%s\n", end->name, end->ops->type, end->info);
+	if (!list_empty(&end->dumps))
+		print_to(p, "filters:\n");
+	net_dump_print(end, print_line, p);
 }
 
 static void print_port(struct printer *p, const struct net_end *port)

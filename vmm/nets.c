@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "devices/device.h"
 #include "devices/net/backends.h"
+#include "devices/net/dump.h"
 #include "devices/net/net.h"
 #include "firmware/firmware.h"
 
@@ -157,6 +158,42 @@ static int add_from_net(struct vm *vm, const struct net_config *c, struct error 
 	return 0;
 }
 
+/* -object filter-dump */
+static int add_filter(struct vm *vm, const struct node_config *f, struct error *err)
+{
+	static const char *const ways[] = {[NET_DUMP_RX - 1] = "rx",
+					   [NET_DUMP_TX - 1] = "tx",
+					   [NET_DUMP_ALL - 1] = "all",
+					   NULL};
+	const char *queue = opts_get(&f->opts, "queue"), *status = opts_get(&f->opts, "status");
+	struct net_end *end = net_find(vm->machine.net, opts_get(&f->opts, "netdev"));
+	struct net_dump_options opt = {
+		.id = f->name,
+		.file = opts_get(&f->opts, "file"),
+		.max_bytes = 65536,
+		.way = queue ? (enum net_dump_way)(parse_choice(queue, ways) + 1) : NET_DUMP_ALL,
+		.off = status && !strcmp(status, "off"),
+	};
+
+	if (!end || end->is_nic)
+		return err_set(err, -ENOENT, "%s: Parameter 'netdev' expects a network backend id",
+			       f->source);
+	if (opts_get_u32(&f->opts, "maxlen", &opt.max_bytes, err) < 0 ||
+	    net_dump_add(end, &opt, err) < 0)
+		return err_prefix(err, "%s", f->source);
+	return 0;
+}
+
+static int add_filters(struct vm *vm, struct error *err)
+{
+	int ret = 0;
+
+	list_for_each (pos, &vm->config->filters)
+		if (ret == 0)
+			ret = add_filter(vm, list_entry(pos, struct node_config, link), err);
+	return ret;
+}
+
 int vm_add_nics(struct vm *vm, struct error *err)
 {
 	static const enum net_use order[] = {NET_USE_NIC, NET_USE_NET};
@@ -171,7 +208,7 @@ int vm_add_nics(struct vm *vm, struct error *err)
 			ret = order[i] == NET_USE_NIC ? add_from_nic(vm, c, err)
 						      : add_from_net(vm, c, err);
 		}
-	return ret;
+	return ret < 0 ? ret : add_filters(vm, err);
 }
 
 /* --- what leads nowhere ------------------------------------------------------------------ */

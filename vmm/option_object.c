@@ -1,6 +1,7 @@
-/* -object: secrets, which encrypted images are opened with, and sources of entropy.
+/* -object: secrets, which encrypted images are opened with, sources of entropy, and files
+ * of what passes a network.
  *
- * Nothing else is kept of what was said: it may have been a passphrase. */
+ * Nothing else is kept of what was said of secrets. */
 #include "vmm/options.h"
 
 #include <errno.h>
@@ -16,10 +17,14 @@ static int print_help(struct config *c, const struct opts *o)
 		       "  format=<raw|base64>\n  iv=<string>\n  keyid=<string>\n");
 	else if (opts_has(o, "rng-random") || !strcmp(type, "rng-random"))
 		printf("rng-random options:\n  filename=<string>\n");
+	else if (opts_has(o, "filter-dump") || !strcmp(type, "filter-dump"))
+		printf("filter-dump options:\n  file=<string>\n  maxlen=<uint32>\n"
+		       "  netdev=<string>\n  queue=<NetFilterDirection>\n  status=<string>\n");
 	else if (opts_has(o, "rng-builtin") || !strcmp(type, "rng-builtin"))
 		printf("There are no options for rng-builtin.\n");
 	else
-		printf("List of user creatable objects:\n  rng-builtin\n  rng-random\n"
+		printf("List of user creatable objects:\n  filter-dump\n  rng-builtin\n  "
+		       "rng-random\n"
 		       "  secret\n");
 	return 0;
 }
@@ -49,6 +54,58 @@ static int add_rng(struct config *c, const struct opts *o, bool builtin, struct 
 	return 0;
 }
 
+static bool has_filter(const struct config *c, const char *id)
+{
+	list_for_each (pos, &c->filters)
+		if (!strcmp(list_entry(pos, struct node_config, link)->name, id))
+			return true;
+	return false;
+}
+
+static int check_filter(const struct opts *o, struct error *err)
+{
+	static const char *const needed[] = {"id", "netdev", "file"};
+	static const char *const queues[] = {"all", "rx", "tx", NULL};
+	static const char *const states[] = {"on", "off", NULL};
+	const char *queue = opts_get(o, "queue"), *status = opts_get(o, "status");
+	u32 max_bytes = 1;
+	int ret = opts_check(o, "qom-type id netdev file maxlen queue status", err);
+
+	for (unsigned i = 0; ret == 0 && i < ARRAY_LEN(needed); i++)
+		if (!opts_has(o, needed[i]))
+			ret = err_set(err, -EINVAL, "Parameter '%s' is missing", needed[i]);
+	if (ret < 0 || opts_get_u32(o, "maxlen", &max_bytes, err) < 0)
+		return err->code;
+	if (!max_bytes)
+		return err_set(err, -EINVAL,
+			       "Property 'filter-dump.maxlen' doesn't take value '0'");
+	if (queue && parse_choice(queue, queues) < 0)
+		return err_set(err, -EINVAL, "Parameter 'queue' does not accept value '%s'", queue);
+	if (status && parse_choice(status, states) < 0)
+		return err_set(err, -EINVAL,
+			       "Invalid value for netfilter status, should be 'on' or 'off'");
+	return 0;
+}
+
+static int add_filter(struct config *c, const struct option_use *use, struct error *err)
+{
+	const struct opts *o = use->opts;
+	struct node_config *f;
+	int ret = check_filter(o, err);
+
+	if (ret < 0)
+		return ret;
+	if (!is_identifier(opts_get(o, "id")))
+		return err_set(err, -EINVAL, "Parameter 'id' expects an identifier");
+	f = xnew(struct node_config);
+	f->source = xstrdup(use->source);
+	f->name = xstrdup(opts_get(o, "id"));
+	for (unsigned i = 0; i < o->n; i++)
+		opts_add(&f->opts, o->v[i].name, o->v[i].value, o->v[i].bare);
+	list_append(&c->filters, &f->link);
+	return 0;
+}
+
 int option_object(struct config *c, const struct option_use *use, struct error *err)
 {
 	const struct opts *o = use->opts;
@@ -58,10 +115,12 @@ int option_object(struct config *c, const struct option_use *use, struct error *
 		return err_set(err, -EINVAL, "Parameter 'qom-type' is missing");
 	if (!strcmp(type, "help") || opts_has(o, "help") || opts_has(o, "?"))
 		return print_help(c, o);
-	if (id && (secrets_find(&c->secrets, id) || has_rng(c, id)))
+	if (id && (secrets_find(&c->secrets, id) || has_rng(c, id) || has_filter(c, id)))
 		return err_set(err, -EEXIST, "Duplicate ID '%s' for object", id);
 	if (!strcmp(type, "rng-random") || !strcmp(type, "rng-builtin"))
 		return add_rng(c, o, !strcmp(type, "rng-builtin"), err);
+	if (!strcmp(type, "filter-dump"))
+		return add_filter(c, use, err);
 	if (strcmp(type, "secret"))
 		return err_set(err, -EINVAL, "Parameter 'qom-type' does not accept value '%s'",
 			       type);

@@ -82,7 +82,9 @@ const struct option options[] = {
 	LIST("object", "secret,id=id,file=file|data=string[,format=raw|base64][,keyid=id,iv=iv]",
 	     "a passphrase that -drive names by its id; encrypted disks without one wait\n"
 	     "for it at the monitor's command 'cont'\n"
-	     "also: rng-random,id=id[,filename=file] and rng-builtin,id=id, for virtio-rng-pci",
+	     "also: rng-random,id=id[,filename=file] and rng-builtin,id=id, for virtio-rng-pci;\n"
+	     "filter-dump,id=id,netdev=dev,file=file[,maxlen=len][,queue=all|rx|tx]\n"
+	     "[,status=on|off] writes what passes a -netdev to a file, for tcpdump -r",
 	     option_object, GROUP_STANDARD, "qom-type", NULL),
 	PLAIN("global", "driver.property=value", "not available: give the property to -device",
 	      option_global, GROUP_STANDARD),

@@ -2,6 +2,7 @@
 #include "devices/net/net.h"
 
 #include "devices/net/checksum.h"
+#include "devices/net/dump.h"
 
 #include <stdio.h>
 
@@ -103,6 +104,7 @@ void net_end_init(struct net_end *end, struct net *net, const struct net_ops *op
 {
 	*end = (struct net_end){.ops = ops, .net = net};
 	list_init(&end->queue);
+	list_init(&end->dumps);
 	list_init(&end->link);
 	if (name)
 		snprintf(end->name, sizeof(end->name), "%s", name);
@@ -116,6 +118,7 @@ void net_end_fini(struct net_end *end)
 {
 	net_part(end);
 	net_purge(end);
+	net_dump_free_all(end);
 	list_del(&end->link);
 }
 
@@ -277,6 +280,10 @@ void net_send(struct net_end *from, const struct net_frame *f)
 {
 	if (!passes(from) || f->bytes < ETH_HEADER_BYTES || f->bytes > NET_FRAME_MAX)
 		return;
+	if (!list_empty(&from->dumps))
+		net_dump_frame(from, f, NET_DUMP_TX);
+	if (!list_empty(&from->peer->dumps))
+		net_dump_frame(from->peer, f, NET_DUMP_RX);
 	if (needed(&f->offload) & ~from->peer->takes)
 		deliver_plain(from->peer, f);
 	else

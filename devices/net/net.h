@@ -82,12 +82,13 @@ struct net_end {
 	char name[64];
 	char info[256]; /* for `info network`, behind "type=X" */
 	struct net_end *peer;
-	bool is_nic;	/* [const] */
-	bool link_down; /* set_link off */
-	bool keeps_off; /* blocked senders wait for net_flush */
-	bool offloads;	/* [const] frames from and to it may carry offloads */
-	u32 takes;	/* NET_TAKES_... */
-	u16 queues;	/* [const] of a backend with several; 0: one */
+	bool is_nic;	   /* [const] */
+	bool link_down;	   /* set_link off */
+	bool keeps_off;	   /* blocked senders wait for net_flush */
+	bool offloads;	   /* [const] frames from and to it may carry offloads */
+	u32 takes;	   /* NET_TAKES_... */
+	u16 queues;	   /* [const] of a backend with several; 0: one */
+	struct list dumps; /* files of what passes: dump.h */
 	struct list queue;
 	u64 queued_bytes;
 	u64 dropped;

@@ -6,6 +6,7 @@ Traffic stays on the loopback interface or in a network namespace of its own.
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ if __name__ == "__main__":              # in a namespace: see the test of taps
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 import netguest                         # noqa: E402
-from tools import COWVM, blank          # noqa: E402
+from tools import COWVM, SLOW, blank    # noqa: E402
 from vm import Vm                       # noqa: E402
 
 CARDS = ["virtio", "e1000"]
@@ -82,11 +83,39 @@ def check_forwarding(vm):
         connect(port)
 
 
+def frames(path):
+    data = path.read_bytes()
+    magic, major, minor, _, _, longest, link = struct.unpack_from("<IHHiIII", data)
+    assert (magic, major, minor, link) == (0xA1B2C3D4, 2, 4, 1)
+    at, found = 24, []
+    while at < len(data):
+        seconds, _, kept, size = struct.unpack_from("<IIII", data, at)
+        assert abs(time.time() - seconds) < 600 * SLOW and kept == min(size, longest)
+        found.append(data[at + 16:at + 16 + kept])
+        at += 16 + kept
+    assert at == len(data)
+    return found
+
+
+def check_dumps(where):
+    both, sent = frames(where / "all"), frames(where / "rx")
+    guest = b"\x52\x54\0\x12\x34\x56"
+    assert both[0][6:12] == guest and both[0][:6] == b"\xff" * 6    # asks for an address
+    assert any(f[:6] == guest for f in both) and max(len(f) for f in both) > 1000
+    assert sent and [f[:60] for f in both if f[6:12] == guest] == sent
+    assert sum(f.endswith(b"line 7\n") for f in both) >= 2          # and comes back
+    assert frames(where / "tx") == []
+
+
 @pytest.mark.any_kvm
 @pytest.mark.parametrize("card", CARDS)
-def test_a_guest_gets_an_address_and_answers_at_forwarded_ports(kernel, card):
+def test_a_guest_gets_an_address_and_answers_at_forwarded_ports(kernel, card, tmp_path):
     port = free_port()
-    with machine(kernel, *card_on(card, "user,hostfwd=tcp:127.0.0.1:%d-:7" % port)) as vm:
+    dumps = [arg for way, cut in (("all", ""), ("rx", ",maxlen=60"), ("tx", ",status=off"))
+             for arg in ("-object", "filter-dump,id=%s,netdev=n0,file=%s,queue=%s%s"
+                         % (way, tmp_path / way, way, cut))]
+    with machine(kernel, *card_on(card, "user,hostfwd=tcp:127.0.0.1:%d-:7" % port),
+                 *dumps) as vm:
         vm.serial.expect("card %s 52:54:00:12:34:56" % card)
         vm.serial.expect("offer 10.0.2.15")
         with connect(port) as c:
@@ -96,7 +125,10 @@ def test_a_guest_gets_an_address_and_answers_at_forwarded_ports(kernel, card):
             assert re.search(r"TCP\[ESTABLISHED\] +\d+ +127.0.0.1 +%d +10.0.2.15 +7 " % port,
                              vm.monitor("info usernet"))
         vm.serial.expect("echo 20150")
+        assert "- rx: type=filter-dump,file=%s,maxlen=60,status=on" % (tmp_path / "rx") in \
+            vm.monitor("info network")
         check_forwarding(vm)
+    check_dumps(tmp_path)
 
 
 @pytest.mark.any_kvm
@@ -283,6 +315,15 @@ REFUSED = [
     ("-netdev tap,id=t,vhostfd=5", "-netdev tap,id=t,vhostfd=5: vhostfd= is not available: "
      "snapshots would miss what the host's kernel writes to guest memory"),
     ("-vnc :50,id=a -vnc :51,id=a", "-vnc :51,id=a: Duplicate ID 'a' for vnc"),
+    ("-object filter-dump,id=f,netdev=zz,file=/dev/null", "-object filter-dump,id=f,netdev=zz,"
+     "file=/dev/null: Parameter 'netdev' expects a network backend id"),
+    ("-object filter-dump,id=f,netdev=n", "-object filter-dump,id=f,netdev=n: Parameter 'file' is "
+     "missing"),
+    ("-object filter-dump,id=f,netdev=n,file=x,queue=y", "-object filter-dump,id=f,netdev=n,"
+     "file=x,queue=y: Parameter 'queue' does not accept value 'y'"),
+    ("-netdev user,id=n -object filter-dump,id=f,netdev=n,file=/nonexistent/x", "-object "
+     "filter-dump,id=f,netdev=n,file=/nonexistent/x: net dump: can't open /nonexistent/x: No such "
+     "file or directory"),
     ("-device e1000,netdev=x", "-device e1000,netdev=x: Property 'e1000.netdev' can't find value "
      "'x'"),
     ("-device e1000,mac=zz", "-device e1000,mac=zz: Property 'e1000.mac' doesn't take value 'zz'"),
