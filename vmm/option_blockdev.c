@@ -152,6 +152,9 @@ static int expand(const struct config *c, const struct node_config *n, const cha
 	return ret;
 }
 
+/* What devices do to a node. */
+enum view { HIDDEN, READ, WRITTEN };
+
 /* Nobody writes to it, so nobody else is kept from that. */
 static void only_look(struct drive_config *d)
 {
@@ -160,7 +163,22 @@ static void only_look(struct drive_config *d)
 	opts_set(&d->image, "force-share", "on");
 }
 
-static int make_drive(struct config *c, const struct node_config *n, bool shown, struct error *err)
+/* auto-read-only: a file that may be opened for reading, until somebody writes to it.
+ * Formats other than raw write by themselves. */
+static bool may_be_read_only(const struct opts *all)
+{
+	const char *top = opts_get(all, "driver");
+	const char *key = strcmp(top, "raw") ? "auto-read-only" : "file.auto-read-only";
+	struct error ignored;
+	bool on = false;
+
+	if (strcmp(top, "raw") && !image_is_protocol(top))
+		return false;
+	return opts_get_bool(all, key, &on, &ignored) == 0 && on;
+}
+
+static int make_drive(struct config *c, const struct node_config *n, enum view view,
+		      struct error *err)
 {
 	struct drive_config *d = xnew(struct drive_config);
 	struct opts all = {0};
@@ -176,6 +194,8 @@ static int make_drive(struct config *c, const struct node_config *n, bool shown,
 	ret = expand(c, n, "", &all, err);
 	if (ret == 0)
 		ret = opts_get_bool(&all, "read-only", &d->readonly, err);
+	if (ret == 0 && view == READ && may_be_read_only(&all))
+		d->readonly = true;
 	discard = opts_get(&all, "discard");
 	d->discard_unmap = discard && (!strcmp(discard, "unmap") || !strcmp(discard, "on"));
 	if (ret == 0 && is_filter(opts_get(&all, "driver"))) {
@@ -186,22 +206,22 @@ static int make_drive(struct config *c, const struct node_config *n, bool shown,
 		opts_sub(&all, "", &d->image);
 	}
 	opts_fini(&all);
-	if (!shown)
+	if (view == HIDDEN)
 		only_look(d);
 	return ret < 0 ? err_prefix(err, "%s", n->source) : 0;
 }
 
 /* A device shows a node that is part of another, too. */
-static bool is_shown(const struct config *c, const char *name)
+static enum view view_of(const struct config *c, const char *name)
 {
 	list_for_each (pos, &c->devices) {
 		const struct device_config *d = list_entry(pos, struct device_config, link);
 		const char *drive = opts_get(&d->props, "drive");
 
 		if (drive && !strcmp(drive, name))
-			return true;
+			return strcmp(d->driver, "ide-cd") ? WRITTEN : READ;
 	}
-	return false;
+	return HIDDEN;
 }
 
 int config_nodes(struct config *c, struct error *err)
@@ -217,9 +237,9 @@ int config_nodes(struct config *c, struct error *err)
 	list_for_each (pos, &c->nodes) {
 		const struct node_config *n = list_entry(pos, struct node_config, link);
 
-		bool shown = is_shown(c, n->name);
+		enum view view = view_of(c, n->name);
 
-		if ((!n->used || shown) && make_drive(c, n, shown, err) < 0)
+		if ((!n->used || view != HIDDEN) && make_drive(c, n, view, err) < 0)
 			return err->code;
 	}
 	return 0;

@@ -523,6 +523,38 @@ static void networks_are_checked(void **state)
 	       "-net nic: too many NICs");
 }
 
+/* A CD needs no more than to be read. */
+static void files_that_may_be_read_only_are_if_that_will_do(void **state)
+{
+	static const struct {
+		const char *line;
+		bool readonly;
+	} cases[] = {
+		{"-blockdev file,node-name=f,filename=x,auto-read-only=on -device ide-cd,drive=f",
+		 true},
+		{"-blockdev file,node-name=p,filename=x,auto-read-only=on -blockdev "
+		 "raw,node-name=f,file=p -device ide-cd,drive=f",
+		 true},
+		{"-blockdev file,node-name=f,filename=x -device ide-cd,drive=f", false},
+		{"-blockdev file,node-name=f,filename=x,auto-read-only=on -device ide-hd,drive=f",
+		 false},
+		{"-blockdev file,node-name=p,filename=x -blockdev "
+		 "raw,node-name=f,file=p,auto-read-only=on -device ide-cd,drive=f",
+		 false},
+		{"-blockdev file,node-name=p,filename=x,auto-read-only=on -blockdev "
+		 "qcow2,node-name=f,file=p -device ide-cd,drive=f",
+		 false},
+	};
+	struct config c;
+
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		accept(&c, cases[i].line);
+		if (drive(&c, "f")->readonly != cases[i].readonly)
+			fail_msg("%s: %d", cases[i].line, drive(&c, "f")->readonly);
+		config_fini(&c);
+	}
+}
+
 static struct vnc_config *vnc_nth(struct config *c, unsigned n)
 {
 	list_for_each (pos, &c->vncs)
@@ -808,6 +840,7 @@ int main(void)
 		cmocka_unit_test(bad_streams_are_refused),
 		cmocka_unit_test(a_card_and_a_network_are_there_unless_somebody_speaks_of_networks),
 		cmocka_unit_test(networks_are_checked),
+		cmocka_unit_test(files_that_may_be_read_only_are_if_that_will_do),
 		cmocka_unit_test(vnc_displays_have_names),
 		cmocka_unit_test(displays_are_understood),
 		cmocka_unit_test(time_base_is_understood),
