@@ -100,6 +100,7 @@ static void kicked(struct loop_call *call)
 	paused = e->paused;
 	if (pci_bus_master(&e->pd))
 		e1000_transmit(e);
+	e->direct = net_direct(&e->nic.end);
 	mutex_unlock(&e->pd.dev.lock);
 	if (!paused)
 		net_flush(&e->nic.end);
@@ -140,6 +141,7 @@ static void link_changed(struct net_end *end)
 	bool up = net_link_is_up(end);
 	LOCK_SCOPE(&e->pd.dev.lock);
 
+	e->direct = NULL; /* until main has looked at it again */
 	nic_link_changed(&e->nic);
 	if (up == e1000_link_up(e))
 		return;
@@ -295,7 +297,10 @@ static void write_reg(struct e1000 *e, u32 off, u32 value)
 		return;
 	}
 	e1000_put(e, off, (e1000_get(e, off) & ~mask) | (value & mask));
-	if (off == R_TDT || off == R_TCTL || off == R_RDT)
+	if (off == R_TDT && e->direct && pci_bus_master(&e->pd) &&
+	    !(e1000_get(e, R_RCTL) & RCTL_LBM))
+		e1000_transmit(e);
+	else if (off == R_TDT || off == R_TCTL || off == R_RDT)
 		e1000_kick(e);
 }
 

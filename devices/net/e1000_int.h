@@ -21,12 +21,15 @@ struct e1000_context {
 };
 
 /* Frames are handled on the main thread with dev.lock held, so that registers never
- * change under a frame; answers that come back while one is sent find it held. */
+ * change under a frame; answers that come back while one is sent find it held.  To a tap
+ * they go on the vCPU's thread that moves the tail, with the same lock: waking another
+ * takes longer than a few frames do. */
 struct e1000 {
 	struct pci_dev pd;
 	struct nic nic;			/* [main] */
 	struct loop_call kick;		/* [main] once posted */
 	bool kick_posted;		/* [dev.lock] */
+	struct net_end *direct;		/* [dev.lock] any thread sends to it; NULL: main sends */
 	bool paused;			/* [dev.lock] */
 	struct timer throttle;		/* end of the interval without interrupts */
 	u8 *frame;			/* [main] of the guest, as it is put together */

@@ -1,10 +1,10 @@
 /* e1000's transmit ring: Software Developer's Manual, sections 3.3 (descriptors), 3.4
  * (ring), 3.5 (segmentation), 3.6 (checksums), 9.2 (VLAN tags).
  *
- * Thread: main, dev.lock held.  A packet is worked on only when its last descriptor is in
- * the ring, so nothing of it has to be kept from one time to the next but the context
- * that its driver set for this and later packets.  Data goes to one linear buffer, which
- * holds the headers and, with segmentation, one segment at a time. */
+ * Thread: main, or a vCPU's where e->direct allows it; dev.lock held.  A packet is worked on only
+ * when its last descriptor is in the ring, so nothing of it has to be kept from one time to the
+ * next but the context that its driver set for this and later packets.  Data goes to one linear
+ * buffer, which holds the headers and, with segmentation, one segment at a time. */
 #include "devices/net/e1000_int.h"
 
 #include "base/bytes.h"
@@ -183,8 +183,10 @@ static void put_on_wire(struct e1000 *e, const struct packet *p)
 	}
 	if (e1000_get(e, R_RCTL) & RCTL_LBM)
 		e1000_receive(&e->nic.end, &f);
-	else
+	else if (!e->direct)
 		net_send(&e->nic.end, &f);
+	else if (!e->direct->ops->receive_direct(e->direct, &f))
+		e->direct = NULL; /* main knows how to wait */
 }
 
 static void send_frame(struct e1000 *e, const struct packet *p)
@@ -345,6 +347,7 @@ static void run_packet(struct e1000 *e, u32 n, u32 size)
 void e1000_transmit(struct e1000 *e)
 {
 	u32 size = e1000_ring_size(e, R_TDBAL), left = TURN_FRAMES, n;
+	bool direct = e->direct;
 
 	lock_assert(&e->pd.dev.lock);
 	if (!e->frame)
@@ -362,11 +365,12 @@ void e1000_transmit(struct e1000 *e)
 				e1000_cause(e, ICR_TXQE);
 			return;
 		}
-		if (!left-- || !net_can_send(&e->nic.end)) {
-			if (left == UINT32_MAX)
-				e1000_kick(e);
+		if (!left-- || direct != !!e->direct) {
+			e1000_kick(e);
 			return;
 		}
+		if (!direct && !net_can_send(&e->nic.end))
+			return;
 		run_packet(e, n, size);
 	}
 }

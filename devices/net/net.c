@@ -290,6 +290,15 @@ void net_send(struct net_end *from, const struct net_frame *f)
 		deliver(from->peer, f);
 }
 
+struct net_end *net_direct(struct net_end *from)
+{
+	struct net_end *to = from->peer;
+
+	return passes(from) && to->ops->receive_direct && list_empty(&to->queue) && !to->keeps_off
+		       ? to
+		       : NULL;
+}
+
 static bool deliver_first(struct net_end *to)
 {
 	struct waiting *w = list_entry(to->queue.next, struct waiting, link);

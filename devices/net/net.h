@@ -60,6 +60,8 @@ struct net_ops {
 	bool (*can_receive)(struct net_end *end);
 	/* Take a frame (or drop it, that is its business): true; not now: false. */
 	bool (*receive)(struct net_end *end, const struct net_frame *f);
+	/* The same on any thread; false: no room, and the frame is lost.  May be NULL. */
+	bool (*receive_direct)(struct net_end *end, const struct net_frame *f);
 	/* The peer takes frames again after it did not, or is gone.  May be NULL. */
 	void (*writable)(struct net_end *end);
 	/* Own link or the peer's went up or down.  May be NULL. */
@@ -121,6 +123,8 @@ void net_set_link(struct net_end *end, bool up);
 bool net_can_send(struct net_end *from);
 /* Send; what the peer does not take is queued, or dropped if that queue is full. */
 void net_send(struct net_end *from, const struct net_frame *f);
+/* Who takes plain frames by receive_direct until link_changed or it says false; or NULL. */
+struct net_end *net_direct(struct net_end *from);
 /* `to` takes frames again: deliver what waits. */
 void net_flush(struct net_end *to);
 void net_purge(struct net_end *to); /* forget what waits */

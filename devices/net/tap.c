@@ -148,32 +148,47 @@ static void encode(u8 *h, const struct net_offload *o)
 	store_le16(h + 8, o->csum_offset);
 }
 
-static bool tap_receive(struct net_end *end, const struct net_frame *f)
+/* At most IOV_DIRECT pieces; false: no room.  What the kernel refuses is lost, as on a
+ * wire.  [any thread] */
+static bool put_frame(const struct tap *t, const struct net_frame *f)
 {
-	struct tap *t = tap_of(end);
-	struct tap_queue *q = &t->queues[f->queue % t->n];
+	const struct tap_queue *q = &t->queues[f->queue % t->n];
 	u8 header[HEADER_BYTES];
 	struct iovec iov[IOV_DIRECT + 1];
 	unsigned n = 0;
-	s64 ret;
 
 	if (t->vnet) {
 		encode(header, &f->offload);
 		iov[n++] = (struct iovec){header, sizeof(header)};
 	}
-	if (f->n <= IOV_DIRECT) {
-		memcpy(iov + n, f->iov, f->n * sizeof(*iov));
-		n += f->n;
-	} else {
+	memcpy(iov + n, f->iov, f->n * sizeof(*iov));
+	return sys_writev(q->fd, iov, n + f->n) != -EAGAIN;
+}
+
+static bool tap_receive(struct net_end *end, const struct net_frame *f)
+{
+	struct tap *t = tap_of(end);
+	struct tap_queue *q = &t->queues[f->queue % t->n];
+	struct iovec whole = {t->buf, f->bytes};
+	struct net_frame joined = *f;
+
+	if (f->n > IOV_DIRECT) {
 		net_frame_copy(f, 0, t->buf, f->bytes);
-		iov[n++] = (struct iovec){t->buf, f->bytes};
+		joined.iov = &whole;
+		joined.n = 1;
 	}
-	ret = sys_writev(q->fd, iov, n);
-	if (ret != -EAGAIN)
-		return true; /* what the kernel refuses is lost, as on a wire */
+	if (put_frame(t, &joined))
+		return true;
 	q->blocked = true;
 	update_watch(q);
 	return false;
+}
+
+/* Whether it is blocked is main's to know: a queue without a limit, as taps have them by
+ * themselves, never is. */
+static bool tap_receive_direct(struct net_end *end, const struct net_frame *f)
+{
+	return f->n <= IOV_DIRECT && put_frame(tap_of(end), f);
 }
 
 /* Kernels that know no UFO refuse the flag. */
@@ -233,6 +248,7 @@ static void tap_free(struct net_end *end)
 
 static const struct net_ops tap_ops = {.type = "tap",
 				       .receive = tap_receive,
+				       .receive_direct = tap_receive_direct,
 				       .writable = tap_writable,
 				       .set_offload = tap_set_offload,
 				       .free = tap_free};

@@ -93,6 +93,59 @@ static void a_packet_in_pieces_goes_out_whole(void **state)
 	net_rig_fini(&r);
 }
 
+/* The rig's peer, when the card may send to it from anywhere. */
+static bool take_directly(struct net_end *end, const struct net_frame *f)
+{
+	return end->ops->receive(end, f);
+}
+
+static void offer(struct net_rig *r, u32 index)
+{
+	put_desc(r, index, DATA, 100 | EOP | RS, 0);
+	put(r, R_TDT, index + 1);
+}
+
+static void a_peer_that_can_gets_frames_without_the_main_loop(void **state)
+{
+	struct net_rig r;
+	struct net_ops ops;
+
+	start(&r);
+	ops = *r.peer.ops;
+	ops.receive_direct = take_directly;
+	r.peer.ops = &ops;
+	offer(&r, 0);
+	net_rig_run(&r); /* main looks, and says that it is not needed */
+	offer(&r, 1);
+	offer(&r, 2);
+	assert_int_equal(r.got, 3);
+	assert_int_equal(get(&r, R_TDH), 3);
+
+	net_set_link(&r.peer, false);
+	offer(&r, 3);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 3);
+	net_set_link(&r.peer, true);
+	net_rig_run(&r);
+	offer(&r, 4);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 4);
+
+	r.busy = true; /* one is lost, the next wait for main and the peer */
+	offer(&r, 5);
+	offer(&r, 6);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 4);
+	r.busy = false;
+	net_flush(&r.peer);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 5);
+	offer(&r, 7);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 6);
+	net_rig_fini(&r);
+}
+
 static void a_simple_checksum_is_inserted(void **state)
 {
 	struct net_rig r;
@@ -439,6 +492,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_packet_in_pieces_goes_out_whole),
+		cmocka_unit_test(a_peer_that_can_gets_frames_without_the_main_loop),
 		cmocka_unit_test(a_simple_checksum_is_inserted),
 		cmocka_unit_test(a_large_send_is_cut_into_segments),
 		cmocka_unit_test(tags_are_put_in_and_taken_off),
