@@ -49,6 +49,8 @@ struct vcpus {
 int vcpu_note_power_on(struct vcpu *vcpu, struct error *err);
 /* Its number, and the synthetic interrupt controller if it has one. */
 int vcpu_set_up_hyperv(struct vcpu *vcpu);
+/* KVM_SET_MSRS: how many of the n were set; the next one was refused.  -errno. */
+int vcpu_set_msrs(struct vcpu *vcpu, const struct kvm_msr_entry *entries, u32 n);
 /* Architectural power-on state; paused. */
 int vcpu_reset(struct vcpu *vcpu);
 

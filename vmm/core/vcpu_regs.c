@@ -84,18 +84,24 @@ static bool is_left_out(u32 index)
 	       index == HV_MSR_STIMER0_CONFIG;
 }
 
+int vcpu_set_msrs(struct vcpu *vcpu, const struct kvm_msr_entry *entries, u32 n)
+{
+	AUTO_FREE struct kvm_msrs *msrs = xalloc(sizeof(*msrs) + n * sizeof(*entries));
+
+	msrs->nmsrs = n;
+	memcpy(msrs->entries, entries, n * sizeof(*entries));
+	return sys_ioctl(vcpu->fd, KVM_SET_MSRS, msrs);
+}
+
 int vcpu_set_up_hyperv(struct vcpu *vcpu)
 {
 	struct kvm_enable_cap synic = {.cap = KVM_CAP_HYPERV_SYNIC2};
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} number = {.head.nmsrs = 1, .entry = {.index = HV_MSR_VP_INDEX, .data = vcpu->index}};
+	struct kvm_msr_entry number = {.index = HV_MSR_VP_INDEX, .data = vcpu->index};
 	int ret = vcpu->synic ? sys_ioctl(vcpu->fd, KVM_ENABLE_CAP, &synic) : 0;
 
 	if (ret < 0)
 		return ret;
-	ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, &number); /* how many it took */
+	ret = vcpu_set_msrs(vcpu, &number, 1);
 	return ret == 0 ? -EINVAL : MIN(ret, 0);
 }
 

@@ -210,24 +210,20 @@ int vcpu_load_image(struct vcpu *vcpu, struct state_buf *in, struct vcpu_image *
  * at each of them. */
 static int set_msrs(struct vcpu *vcpu, const struct vcpu_image *image)
 {
-	AUTO_FREE struct kvm_msrs *msrs =
-		xalloc(sizeof(*msrs) + image->msrs * sizeof(struct kvm_msr_entry));
-	u32 refused = 0, first = 0, i = 0;
+	struct kvm_msr_entry entries[MAX_MSRS];
+	u32 refused = 0, first = 0;
 
-	while (i < image->msrs) {
-		int ret;
+	for (u32 i = 0; i < image->msrs; i++)
+		entries[i] = (struct kvm_msr_entry){.index = image->msr_index[i],
+						    .data = image->msr_data[i]};
+	for (u32 i = 0; i < image->msrs; i++) {
+		int ret = vcpu_set_msrs(vcpu, entries + i, image->msrs - i);
 
-		msrs->nmsrs = image->msrs - i;
-		for (u32 k = 0; k < msrs->nmsrs; k++)
-			msrs->entries[k] = (struct kvm_msr_entry){.index = image->msr_index[i + k],
-								  .data = image->msr_data[i + k]};
-		ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, msrs);
 		if (ret < 0)
 			return ret;
 		i += (u32)ret;
 		if (i < image->msrs && !refused++)
 			first = image->msr_index[i];
-		i++;
 	}
 	if (refused)
 		log_warn("CPU#%u: %u MSRs cannot be restored here, 0x%x first", vcpu->index,
@@ -237,13 +233,11 @@ static int set_msrs(struct vcpu *vcpu, const struct vcpu_image *image)
 
 static int set_time(struct vcpu *vcpu, const struct vcpu_image *image)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[2];
-	} time = {.head.nmsrs = 2,
-		  .entries = {{.index = MSR_TSC, .data = image->tsc},
-			      {.index = MSR_TSC_DEADLINE, .data = image->tsc_deadline}}};
-	int ret = sys_ioctl(vcpu->fd, KVM_SET_MSRS, &time);
+	const struct kvm_msr_entry time[] = {
+		{.index = MSR_TSC, .data = image->tsc},
+		{.index = MSR_TSC_DEADLINE, .data = image->tsc_deadline},
+	};
+	int ret = vcpu_set_msrs(vcpu, time, ARRAY_LEN(time));
 
 	return MIN(ret, 0);
 }
