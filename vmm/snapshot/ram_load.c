@@ -8,6 +8,8 @@
  * Throwing memory away takes longer than a guest should stand still: its pages are
  * moved elsewhere (mremap(2), MREMAP_DONTUNMAP), and a thread frees them there, a little
  * at a time: whoever changes address space, or waits for a page, waits for that.
+ * Meanwhile the loader reads what the guest will need in its first milliseconds; these
+ * staged units are LOADING from the start, and put in place when the memory is ready.
  * Long runs of zeros need no loading at all: they are not watched.
  * Threads: the fault thread (uffd.h), the loader, the sweeper, control. */
 #define _GNU_SOURCE /* mremap */
@@ -21,7 +23,10 @@
 #include <sys/mman.h>
 
 #define PAGE	    4096u
-#define BATCH	    16u	      /* units that the loader reads at once: 1 MiB */
+#define BATCH	    16u /* units that the loader reads at once: 1 MiB */
+#define FIRST_BATCH 4u	/* of the working set: somebody may wait for one of them */
+#define STAGED	    64u /* 4 MiB */
+#define STAGE_BYTES (STAGED * RAM_UNIT)
 #define MOVE_BYTES  (8 * MiB) /* less than that is thrown away on the spot */
 #define TABLE_BYTES (2 * MiB) /* what a page table maps: such pieces move at once */
 #define ZERO_RUN    (16 * MiB / RAM_UNIT)
@@ -51,6 +56,11 @@ struct ram_load {
 	u32 n_faulted;			   /* [lock] */
 	u8 *fault_buf;			   /* [fault thread] one unit */
 	struct list heaps;		   /* [control], then the loader's: struct heap */
+	u32 staged[STAGED], n_staged;	   /* [const] units, in the order of the working set */
+	int staged_ret[STAGED];		   /* [loader] */
+	u8 *stage;			   /* [loader] their memory */
+	bool ready;			   /* [lock] units may be put in place */
+	struct cond changed;		   /* ready, ending */
 	pthread_t thread;
 	bool started; /* [control] */
 };
@@ -89,8 +99,19 @@ static void now_there(struct ram_load *l, u64 unit, u64 n, int ret)
 		l->result = ret;
 }
 
-/* Read, check and place one or more units that are ours to load.  Failed ones become
- * zeros: the guest has been stopped, and somebody may wait for them. */
+/* ret < 0: it could not be had.  Such a unit becomes zeros: the guest is stopped, and
+ * somebody may wait for it. */
+static int settle(struct ram_load *l, u64 unit, const u8 *data, int ret)
+{
+	int placed;
+
+	if (ret < 0)
+		l->opt.failed(l->opt.arg, unit, ret);
+	placed = place(l, unit, ret < 0 ? NULL : data);
+	return ret < 0 ? ret : placed;
+}
+
+/* Read, check and place one or more units that are ours to load. */
 static int load_units(struct ram_load *l, u64 unit, u64 n, u8 *buf)
 {
 	bool zero = n == 1 && is_zero_unit(l, unit);
@@ -109,12 +130,7 @@ static int load_units(struct ram_load *l, u64 unit, u64 n, u8 *buf)
 
 		if (data && one == 0 && !is_right(l, unit + i, data))
 			one = -EBADMSG;
-		if (one < 0) {
-			l->opt.failed(l->opt.arg, unit + i, one);
-			data = NULL;
-			first = first ? first : one;
-		}
-		one = place(l, unit + i, data);
+		one = settle(l, unit + i, data, one);
 		first = first ? first : one;
 	}
 	now_there(l, unit, n, first);
@@ -151,24 +167,127 @@ static void on_fault(void *arg, u8 *host, bool missing, u32 thread)
 		new_page(l, host);
 }
 
+/* --- before memory is ready ------------------------------------------------------- */
+
+/* What the loader is to have read by the time that the guest goes on. */
+static void choose_staged(struct ram_load *l)
+{
+	/* Its pages come as they are read into, by the loader; large ones, or a fault for
+	 * each would take as long as the reading. */
+	l->stage =
+		mmap(NULL, STAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (l->stage == MAP_FAILED)
+		l->stage = NULL;
+	else
+		(void)madvise(l->stage, STAGE_BYTES, MADV_HUGEPAGE);
+	for (u32 i = 0; l->stage && i < l->opt.n_first && l->n_staged < STAGED; i++) {
+		u32 unit = l->opt.first_units[i];
+
+		if (unit >= l->opt.map->units || l->states[unit] != UNIT_MISSING ||
+		    is_zero_unit(l, unit))
+			continue;
+		l->states[unit] = UNIT_LOADING;
+		l->staged[l->n_staged++] = unit;
+	}
+}
+
+/* Units that follow one another are read at once. */
+static void read_staged(struct ram_load *l)
+{
+	for (u32 at = 0, n; at < l->n_staged; at += n) {
+		u8 *buf = l->stage + (u64)at * RAM_UNIT;
+		int ret;
+
+		for (n = 1; n < BATCH && at + n < l->n_staged; n++)
+			if (l->staged[at + n] != l->staged[at] + n)
+				break;
+		ret = l->opt.source(l->opt.arg, l->staged[at], n, buf);
+		for (u32 i = 0; i < n; i++, buf += RAM_UNIT) {
+			int one = ret;
+
+			if (ret < 0 && n > 1)
+				one = l->opt.source(l->opt.arg, l->staged[at + i], 1, buf);
+			if (one == 0 && !is_right(l, l->staged[at + i], buf))
+				one = -EBADMSG;
+			l->staged_ret[at + i] = one;
+		}
+	}
+}
+
+static void free_stage(struct ram_load *l)
+{
+	if (l->stage)
+		munmap(l->stage, STAGE_BYTES);
+	l->stage = NULL;
+}
+
+static void place_staged(struct ram_load *l)
+{
+	for (u32 i = 0; i < l->n_staged; i++) {
+		const u8 *data = l->stage + (u64)i * RAM_UNIT;
+		u32 unit = l->staged[i];
+
+		now_there(l, unit, 1, settle(l, unit, data, l->staged_ret[i]));
+	}
+	free_stage(l);
+}
+
+/* False: it never will be. */
+static bool wait_until_ready(struct ram_load *l)
+{
+	LOCK_SCOPE(&l->lock);
+	while (!l->ready && !l->ending)
+		cond_wait(&l->changed, &l->lock);
+	return l->ready;
+}
+
+static void set_ready(struct ram_load *l)
+{
+	LOCK_SCOPE(&l->lock);
+	l->ready = true;
+	cond_broadcast(&l->changed);
+}
+
 /* --- the loader ------------------------------------------------------------------- */
+
+/* The next of the working set that are missing, and follow one another. */
+static u64 claim_first(struct ram_load *l, u64 *unit)
+{
+	const struct ram_map *map = l->opt.map;
+	u64 n = 0, most = FIRST_BATCH;
+
+	lock_assert(&l->lock);
+	while (l->next_first < l->opt.n_first && n < most) {
+		u64 next = l->opt.first_units[l->next_first];
+		bool missing = next < map->units && l->states[next] == UNIT_MISSING;
+
+		if (missing && n && (next != *unit + n || is_zero_unit(l, next)))
+			break;
+		l->next_first++;
+		if (!missing)
+			continue;
+		if (!n++) {
+			*unit = next;
+			most = is_zero_unit(l, next) ? 1 : ram_run_in_range(map, next, FIRST_BATCH);
+		}
+		l->states[next] = UNIT_LOADING;
+	}
+	return n;
+}
 
 /* Claim missing units that follow one another, none or all of them of zeros. */
 static u64 claim(struct ram_load *l, u64 *unit)
 {
 	const struct ram_map *map = l->opt.map;
-	u64 n = 1, most;
+	u64 n, most;
 
 	LOCK_SCOPE(&l->lock);
 	if (l->ending)
 		return 0;
-	while (l->next_first < l->opt.n_first) {
-		*unit = l->opt.first_units[l->next_first++];
-		if (*unit < map->units && l->states[*unit] == UNIT_MISSING) {
-			l->states[*unit] = UNIT_LOADING;
-			return 1;
-		}
-	}
+	n = claim_first(l, unit);
+	if (n)
+		return n;
+	n = 1;
 	while (l->next < map->units && l->states[l->next] != UNIT_MISSING)
 		l->next++;
 	if (l->next == map->units)
@@ -247,6 +366,10 @@ static void *loader(void *arg)
 {
 	struct ram_load *l = arg;
 
+	read_staged(l);
+	if (!wait_until_ready(l))
+		return NULL;
+	place_staged(l);
 	(void)load_all(l);
 	l->opt.done(l->opt.arg);
 	return NULL;
@@ -304,9 +427,11 @@ static int throw_away(struct ram_load *l)
 	for (u64 at = 0, n; ret == 0 && at < map->units; at += n) {
 		u64 most = ram_run_in_range(map, at, UINT64_MAX);
 
-		for (n = 1; n < most && l->states[at + n] == l->states[at]; n++)
+		bool kept = l->states[at] == UNIT_KEPT;
+
+		for (n = 1; n < most && (l->states[at + n] == UNIT_KEPT) == kept; n++)
 			;
-		if (l->states[at] == UNIT_MISSING)
+		if (!kept)
 			ret = throw_run_away(l, at, n);
 	}
 	return ret;
@@ -370,8 +495,14 @@ int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, st
 
 	l->opt = *opt;
 	mutex_init(&l->lock);
+	cond_init(&l->changed);
 	list_init(&l->heaps);
 	ret = prepare(l, err);
+	if (ret == 0 && opt->live) {
+		choose_staged(l);
+		ret = thread_start(&l->thread, "loader", loader, l, err);
+		l->started = ret == 0;
+	}
 	if (ret == 0) {
 		ret = throw_away(l);
 		if (ret == 0)
@@ -380,8 +511,7 @@ int ram_load_start(struct ram_load **out, const struct ram_load_options *opt, st
 			err_set_errno(err, ret, "cannot empty guest memory");
 	}
 	if (ret == 0 && opt->live) {
-		ret = thread_start(&l->thread, "loader", loader, l, err);
-		l->started = ret == 0;
+		set_ready(l);
 	} else if (ret == 0) {
 		ret = load_all(l);
 		if (ret < 0)
@@ -413,6 +543,7 @@ static void stop_loader(struct ram_load *l)
 {
 	mutex_lock(&l->lock);
 	l->ending = true;
+	cond_broadcast(&l->changed);
 	mutex_unlock(&l->lock);
 	(void)ram_load_finish(l);
 }
@@ -435,7 +566,9 @@ void ram_load_free(struct ram_load *l)
 	uffd_free(l->uffd);
 	if (l->uffd)
 		mem_watch(l->opt.map->mem, false);
+	cond_fini(&l->changed);
 	mutex_fini(&l->lock);
+	free_stage(l);
 	free(l->fault_buf);
 	free(l->faulted);
 	free(l->states);
