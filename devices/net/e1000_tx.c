@@ -41,6 +41,7 @@ struct packet {
 	bool segmented; /* by e->tso */
 	bool bad;	/* longer than anything that may be sent */
 	bool vlan;
+	bool direct;  /* sent to e->direct, or not at all: this may be a vCPU's thread */
 	u8 popts;     /* POPTS_... of its first data descriptor */
 	u16 tag;      /* of VLAN */
 	u32 sent;     /* payload bytes of earlier segments */
@@ -183,10 +184,10 @@ static void put_on_wire(struct e1000 *e, const struct packet *p)
 	}
 	if (e1000_get(e, R_RCTL) & RCTL_LBM)
 		e1000_receive(&e->nic.end, &f);
-	else if (!e->direct)
+	else if (!p->direct)
 		net_send(&e->nic.end, &f);
-	else if (!e->direct->ops->receive_direct(e->direct, &f))
-		e->direct = NULL; /* main knows how to wait */
+	else if (e->direct && !e->direct->ops->receive_direct(e->direct, &f))
+		e->direct = NULL; /* main knows how to wait; the rest of the packet is lost */
 }
 
 static void send_frame(struct e1000 *e, const struct packet *p)
@@ -315,7 +316,7 @@ static u32 packet_length(const struct e1000 *e, u32 head, u32 tail, u32 size)
  * them alike in all. */
 static void run_packet(struct e1000 *e, u32 n, u32 size)
 {
-	struct packet p = {.bytes = 0};
+	struct packet p = {.direct = e->direct};
 	struct desc d = {.lower = CMD_EOP};
 	u32 head = e1000_get(e, R_TDH), last_size;
 

@@ -194,24 +194,54 @@ static void check_segment(struct net_rig *r, unsigned n, u32 payload, bool last)
 		assert_int_equal(f[54 + i], (u8)((n * 1000 + i) * 3));
 }
 
+/* Three descriptors from this one on: four segments. */
+static void put_large_send(struct net_rig *r, u32 first)
+{
+	u64 context = 14 | 24 << 8 | 33 << 16 | (u64)34 << 32 | (u64)50 << 40;
+
+	make_headers(ram(r, DATA));
+	for (unsigned i = 0; i < 3500; i++)
+		ram(r, DATA)[54 + i] = (u8)(i * 3);
+	put_desc(r, first, context, 3500 | EXT | TSE | 3u << 24, 54 << 8 | 1000u << 16);
+	put_desc(r, first + 1, DATA, 1200 | EXT | DTYP_DATA | TSE, 3 << 8);
+	put_desc(r, first + 2, DATA + 1200, 2354 | EXT | DTYP_DATA | TSE | EOP | RS, 0);
+	put(r, R_TDT, first + 3);
+}
+
 static void a_large_send_is_cut_into_segments(void **state)
 {
 	struct net_rig r;
-	u64 context = 14 | 24 << 8 | 33 << 16 | (u64)34 << 32 | (u64)50 << 40;
 
 	start(&r);
-	make_headers(ram(&r, DATA));
-	for (unsigned i = 0; i < 3500; i++)
-		ram(&r, DATA)[54 + i] = (u8)(i * 3);
-	put_desc(&r, 0, context, 3500 | EXT | TSE | 3u << 24, 54 << 8 | 1000u << 16);
-	put_desc(&r, 1, DATA, 1200 | EXT | DTYP_DATA | TSE, 3 << 8);
-	put_desc(&r, 2, DATA + 1200, 2354 | EXT | DTYP_DATA | TSE | EOP | RS, 0);
-	put(&r, R_TDT, 3);
+	put_large_send(&r, 0);
 	net_rig_run(&r);
 	assert_int_equal(r.got, 4);
 	for (unsigned i = 0; i < 4; i++)
 		check_segment(&r, i, i < 3 ? 1000 : 500, i == 3);
 	assert_int_equal(get(&r, R_TSCTC), 1);
+	net_rig_fini(&r);
+}
+
+/* A vCPU's thread must not touch what waits for the peer, which is main's. */
+static void a_packet_that_goes_directly_does_not_go_on_otherwise(void **state)
+{
+	struct net_rig r;
+	struct net_ops ops;
+
+	start(&r);
+	ops = *r.peer.ops;
+	ops.receive_direct = take_directly;
+	r.peer.ops = &ops;
+	offer(&r, 0);
+	net_rig_run(&r);
+	r.busy = true;
+	put_large_send(&r, 1);
+	assert_int_equal(r.peer.queued_bytes, 0);
+	assert_int_equal(get(&r, R_TDH), 4);
+	r.busy = false;
+	offer(&r, 4);
+	net_rig_run(&r);
+	assert_int_equal(r.got, 2);
 	net_rig_fini(&r);
 }
 
@@ -495,6 +525,7 @@ int main(void)
 		cmocka_unit_test(a_peer_that_can_gets_frames_without_the_main_loop),
 		cmocka_unit_test(a_simple_checksum_is_inserted),
 		cmocka_unit_test(a_large_send_is_cut_into_segments),
+		cmocka_unit_test(a_packet_that_goes_directly_does_not_go_on_otherwise),
 		cmocka_unit_test(tags_are_put_in_and_taken_off),
 		cmocka_unit_test(a_frame_is_padded_and_put_into_the_ring),
 		cmocka_unit_test(frames_wait_for_buffers),
