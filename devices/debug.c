@@ -12,6 +12,7 @@
 
 #include <errno.h>
 
+#define LAST_PORT     0xffffu
 #define EXIT_SIZE_MAX 4
 
 struct debugcon {
@@ -60,11 +61,19 @@ static void debugcon_event(struct chardev_user *u, enum chardev_event event)
 {
 }
 
+static int no_port(const struct device *dev, u32 iobase, struct error *err)
+{
+	return err_set(err, -EINVAL, "%s: iobase is 0x%x, expected 0..0x%x", dev->id, iobase,
+		       LAST_PORT);
+}
+
 static int debugcon_init(struct device *dev, struct error *err)
 {
 	struct debugcon *d = container_of(dev, struct debugcon, dev);
 	int ret;
 
+	if (d->iobase > LAST_PORT)
+		return no_port(dev, d->iobase, err);
 	d->user.can_receive = debugcon_can_receive;
 	d->user.receive = debugcon_receive;
 	d->user.event = debugcon_event;
@@ -149,6 +158,8 @@ static int debug_exit_init(struct device *dev, struct error *err)
 	if (d->iosize < 1 || d->iosize > EXIT_SIZE_MAX)
 		return err_set(err, -EINVAL, "isa-debug-exit: iosize is %u, expected 1..%u",
 			       d->iosize, EXIT_SIZE_MAX);
+	if (d->iobase > LAST_PORT)
+		return no_port(dev, d->iobase, err);
 	return dev_map_pio(dev, &d->region, (u16)d->iobase, (u16)d->iosize, &debug_exit_ops, err);
 }
 

@@ -35,6 +35,9 @@ static int choose_accel(struct config *c, const char *list, struct error *err)
 		if (parse_choice(name, absent) < 0)
 			return err_set(err, -EINVAL, "invalid accelerator %s", name);
 	}
+	/* Said again, they are what to fall back on. */
+	if (c->has_accel)
+		return 0;
 	return err_set(err, -EINVAL, "accelerator '%s' is not available, only kvm", list);
 }
 

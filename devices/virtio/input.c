@@ -231,12 +231,8 @@ static int vinput_init(struct device *dev, struct error *err)
 		.n_queues = 2,
 		.queue_size = QUEUE_SIZE,
 	};
-	int ret;
+	int ret = virtio_pci_init(&v->vp, &setup, err);
 
-	/* There never was one of before 1.0. */
-	free(v->vp.prop_disable_legacy);
-	v->vp.prop_disable_legacy = xstrdup("on");
-	ret = virtio_pci_init(&v->vp, &setup, err);
 	if (ret == 0)
 		served_init(&v->served, &v->vp, serve);
 	return ret;

@@ -302,7 +302,7 @@ void virtio_driver_reset(struct virtio_pci *vp)
 
 /* --- life cycle ------------------------------------------------------------------ */
 
-static int choose_interfaces(struct virtio_pci *vp, struct error *err)
+static int choose_interfaces(struct virtio_pci *vp, bool was_before_1_0, struct error *err)
 {
 	const char *legacy = vp->prop_disable_legacy;
 	bool off = legacy && !strcmp(legacy, "on");
@@ -310,6 +310,11 @@ static int choose_interfaces(struct virtio_pci *vp, struct error *err)
 	if (legacy && !off && strcmp(legacy, "off") != 0 && strcmp(legacy, "auto") != 0)
 		return err_set(err, -EINVAL, "%s: disable-legacy is '%s', expected on, off or auto",
 			       vp->pd.dev.id, legacy);
+	if (!was_before_1_0 && legacy && !strcmp(legacy, "off"))
+		return err_set(err, -EINVAL,
+			       "%s: disable-legacy is off, but there is no interface of before 1.0",
+			       vp->pd.dev.id);
+	off |= !was_before_1_0;
 	if (off && vp->prop_disable_modern)
 		return err_set(err, -EINVAL,
 			       "%s: disable-legacy and disable-modern leave no interface",
@@ -394,7 +399,7 @@ int virtio_pci_init(struct virtio_pci *vp, const struct virtio_setup *setup, str
 	vp->host_features =
 		setup->features | (u64)1 << VIRTIO_F_INDIRECT_DESC | (u64)1 << VIRTIO_F_EVENT_IDX;
 	mutex_init(&vp->isr_lock);
-	ret = choose_interfaces(vp, err);
+	ret = choose_interfaces(vp, setup->legacy_id != 0, err);
 	if (ret == 0)
 		ret = init_queues(vp, setup, err);
 	if (ret < 0)

@@ -52,7 +52,7 @@ struct virtio_ops {
 struct virtio_setup {
 	const struct virtio_ops *ops;
 	u16 type;	  /* device ID of the specification, section 5 */
-	u16 legacy_id;	  /* PCI device ID of the transitional device */
+	u16 legacy_id;	  /* PCI device ID of the transitional device, 0: there is none */
 	u32 class_code;	  /* PCI */
 	u64 features;	  /* bits of the device type; the transport adds its own */
 	u32 config_bytes; /* of the device's configuration */

@@ -70,6 +70,10 @@ def test_ports_and_entropy_work_with_snapshots(kernel, tmp_path, modern):
 
 @pytest.mark.parametrize("options, says", [
     (["-device", "virtserialport"], "No 'virtio-serial-bus' bus found for device 'virtserialport'"),
+    (["-device", "virtio-keyboard-pci,disable-legacy=zork"], "'zork', expected on, off or auto"),
+    (["-device", "virtio-tablet-pci,disable-legacy=off"], "there is no interface of before 1.0"),
+    (["-device", "isa-debugcon,iobase=0x10402"], "iobase is 0x10402, expected 0..0xffff"),
+    (["-device", "isa-debug-exit,iobase=0x10501"], "iobase is 0x10501, expected 0..0xffff"),
     (["-device", "virtio-serial,max_ports=32"], "maximum ports supported: 31"),
     (["-device", "virtio-serial", "-device", "virtserialport,nr=0"], "Port number 0 on virtio-ser"),
     (["-device", "virtio-serial", "-device", "virtserialport,bus=other.0"], "bus found for device"),

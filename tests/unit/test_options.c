@@ -176,6 +176,9 @@ static void only_kvm_and_the_pc_are_there(void **state)
 	config_fini(&c);
 	accept(&c, "-M accel=kvm:tcg");
 	config_fini(&c);
+	accept(&c, "-accel kvm -accel tcg");
+	config_fini(&c);
+	refuse("-accel kvm -accel foo", "-accel foo: invalid accelerator foo");
 	refuse("-accel tcg", "-accel tcg: accelerator 'tcg' is not available, only kvm");
 	refuse("-accel foo", "-accel foo: invalid accelerator foo");
 	refuse("-machine q35", "-machine q35: unsupported machine type 'q35'; use -machine help "
