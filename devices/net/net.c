@@ -294,9 +294,11 @@ struct net_end *net_direct(struct net_end *from)
 {
 	struct net_end *to = from->peer;
 
-	if (!passes(from) || !to->ops->receive_direct || !list_empty(&to->queue) || to->keeps_off)
+	if (!passes(from) || !to->ops->receive_direct || to->limited)
 		return NULL;
-	/* What passes is written down by main. */
+	if (!list_empty(&to->queue) || to->keeps_off)
+		return NULL;
+	/* Dumps are written by main, from net_send. */
 	return list_empty(&from->dumps) && list_empty(&to->dumps) ? to : NULL;
 }
 

@@ -60,7 +60,7 @@ struct net_ops {
 	bool (*can_receive)(struct net_end *end);
 	/* Take a frame (or drop it, that is its business): true; not now: false. */
 	bool (*receive)(struct net_end *end, const struct net_frame *f);
-	/* The same on any thread; false: no room, and the frame is lost.  May be NULL. */
+	/* The same on any thread, if not `limited`; false: it is lost.  May be NULL. */
 	bool (*receive_direct)(struct net_end *end, const struct net_frame *f);
 	/* The peer takes frames again after it did not, or is gone.  May be NULL. */
 	void (*writable)(struct net_end *end);
@@ -85,6 +85,7 @@ struct net_end {
 	char info[256]; /* for `info network`, behind "type=X" */
 	struct net_end *peer;
 	bool is_nic;	   /* [const] */
+	bool limited;	   /* [const] has so little room that it may well say "not now" */
 	bool link_down;	   /* set_link off */
 	bool keeps_off;	   /* blocked senders wait for net_flush */
 	bool offloads;	   /* [const] frames from and to it may carry offloads */
@@ -121,8 +122,7 @@ void net_set_link(struct net_end *end, bool up);
 
 /* Would a frame go through at once?  One that would not is told by `writable`. */
 bool net_can_send(struct net_end *from);
-/* Send; what the peer does not take is queued, or dropped if that queue is full. */
-void net_send(struct net_end *from, const struct net_frame *f);
+void net_send(struct net_end *from, const struct net_frame *f); /* queued, or dropped: N2 */
 /* Who takes plain frames by receive_direct until link_changed or it says false; or NULL. */
 struct net_end *net_direct(struct net_end *from);
 /* `to` takes frames again: deliver what waits. */

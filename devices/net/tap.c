@@ -184,8 +184,7 @@ static bool tap_receive(struct net_end *end, const struct net_frame *f)
 	return false;
 }
 
-/* Whether it is blocked is main's to know: a queue without a limit, as taps have them by
- * themselves, never is. */
+/* Whether it is blocked is main's to know, and a queue without a limit never is. */
 static bool tap_receive_direct(struct net_end *end, const struct net_frame *f)
 {
 	return f->n <= IOV_DIRECT && put_frame(tap_of(end), f);
@@ -449,6 +448,7 @@ static int tune(struct tap *t, const struct opts *o, struct error *err)
 	if (opts_get_size(o, "sndbuf", 1, &sndbuf, err) < 0)
 		return err->code;
 	bytes = sndbuf && sndbuf < INT_MAX ? (int)sndbuf : INT_MAX;
+	t->end.limited = bytes < INT_MAX;
 	for (unsigned i = 0; i < t->n; i++) {
 		if (t->vnet && sys_ioctl(t->queues[i].fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
 			return err_set(err, -ENOTSUP, "%s: the host's headers have another size",

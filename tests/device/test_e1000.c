@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "devices/net/dump.h"
 #include "devices/net/checksum.h"
 #include "devices/net/e1000_regs.h"
 #include "tests/lib/net_rig.h"
@@ -144,6 +145,44 @@ static void a_peer_that_can_gets_frames_without_the_main_loop(void **state)
 	net_rig_run(&r);
 	assert_int_equal(r.got, 6);
 	net_rig_fini(&r);
+}
+
+/* Frames that have arrived without the main loop, of one that was offered when it had
+ * had its turn. */
+static unsigned arrives_directly(struct net_rig *r)
+{
+	unsigned before;
+
+	offer(r, 0);
+	net_rig_run(r);
+	before = r->got;
+	offer(r, 1);
+	return r->got - before;
+}
+
+static void frames_that_may_wait_or_are_dumped_go_by_the_main_loop(void **state)
+{
+	struct net_dump_options dump = {
+		.id = "d", .file = "/dev/null", .max_bytes = 60, .way = NET_DUMP_ALL};
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct net_rig r;
+		struct net_ops ops;
+		struct error err;
+
+		start(&r);
+		ops = *r.peer.ops;
+		ops.receive_direct = take_directly;
+		r.peer.ops = &ops;
+		r.peer.limited = i == 1;
+		if (i >= 2)
+			assert_int_equal(net_dump_add(i == 2 ? &r.peer : r.peer.peer, &dump, &err),
+					 0);
+		assert_int_equal(arrives_directly(&r), i == 0);
+		net_rig_run(&r);
+		assert_int_equal(r.got, 2);
+		net_rig_fini(&r);
+	}
 }
 
 static void a_simple_checksum_is_inserted(void **state)
@@ -523,6 +562,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_packet_in_pieces_goes_out_whole),
 		cmocka_unit_test(a_peer_that_can_gets_frames_without_the_main_loop),
+		cmocka_unit_test(frames_that_may_wait_or_are_dumped_go_by_the_main_loop),
 		cmocka_unit_test(a_simple_checksum_is_inserted),
 		cmocka_unit_test(a_large_send_is_cut_into_segments),
 		cmocka_unit_test(a_packet_that_goes_directly_does_not_go_on_otherwise),
