@@ -109,6 +109,7 @@ BLOCK := \
 	block/map_chain.o \
 	block/map_cursor.o \
 	block/names.o \
+	block/null.o \
 	block/overlay.o \
 	block/nbd/client.o \
 	block/nbd/lib.o \

@@ -20,7 +20,10 @@ struct image_protocol {
 };
 extern const struct image_protocol file_protocol;
 extern const struct image_protocol host_device_protocol;
+extern const struct image_protocol null_aio_protocol, null_co_protocol;
 extern const struct image_protocol nbd_protocol, nbd_tcp_protocol, nbd_unix_protocol;
+
+bool image_is_null(const struct image *img); /* takes no space anywhere */
 
 /* "file", "nbd", ...: what names a place and no format. */
 bool image_is_protocol(const char *name);

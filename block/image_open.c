@@ -26,7 +26,8 @@
 	"cache.direct cache.no-flush file."
 
 static const struct image_protocol *const protocols[] = {
-	&file_protocol, &host_device_protocol, &nbd_protocol, &nbd_tcp_protocol, &nbd_unix_protocol,
+	&file_protocol,	    &host_device_protocol, &nbd_protocol,     &nbd_tcp_protocol,
+	&nbd_unix_protocol, &null_aio_protocol,	   &null_co_protocol,
 };
 
 /* One image to open, without its backing. */

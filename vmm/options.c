@@ -139,7 +139,8 @@ const struct option options[] = {
 	     "          [,cache.direct=on|off][,cache.no-flush=on|off][,option=value][,...]\n"
 	     "-blockdev file|host_device,filename=file[,locking=auto|on|off]\n"
 	     "-blockdev qcow2|raw|luks,file=node[,backing=node]\n"
-	     "-blockdev copy-on-read,file=node",
+	     "-blockdev copy-on-read,file=node\n"
+	     "-blockdev null-co|null-aio[,size=n][,latency-ns=n][,read-zeroes=on|off]",
 	     "an image that others and -device name by its node name; file= and backing=\n"
 	     "take the name of a node or, as file.driver=..., what describes one.  Options\n"
 	     "are those of --image-opts of cowimg, also as JSON",
