@@ -497,6 +497,9 @@ void chardev_close(struct chardev *c)
 		if (c->users[i])
 			chardev_detach(c->users[i]);
 	chardev_flush(c);
+	if (c->out_used)
+		log_warn("%s: the last %zu bytes of output were dropped: nobody reads them", c->id,
+			 c->out_used);
 	/* Calls of ours that other threads posted must have run. */
 	loop_run_posted(c->loop);
 	if (c->in_watched)

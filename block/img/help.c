@@ -94,7 +94,8 @@ static const char of_commands[] =
 	"  '--tree' shows what each holds alone and shares\n"
 	"  '--verify' compares the VM state of this one, or of all, with its checksums\n";
 
-static const char formats[] = "file host_device luks nbd nbd+tcp nbd+unix qcow2 raw";
+static const char formats[] =
+	"file host_device luks nbd nbd+tcp nbd+unix null-aio null-co qcow2 raw";
 
 void img_print_version(struct img *ctx)
 {

@@ -15,7 +15,6 @@ bool info_disk_bytes(struct image *img, u64 *bytes)
 	while (img->below)
 		img = img->below;
 	*bytes = 0;
-	*bytes = 0;
 	if (image_is_null(img))
 		return true;
 	return img->driver == &file_driver && file_allocated_bytes(img, bytes) == 0;

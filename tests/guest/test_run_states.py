@@ -1,4 +1,7 @@
 """Run states as the monitor shows them, and how the process ends."""
+import re
+import socket
+
 import pytest
 
 import guests
@@ -133,3 +136,17 @@ def test_snapshot_leaves_the_disk_alone(tmp_path):
         vm.serial.expect("start 3")
         assert vm.quit() == 0
     assert disk.read_bytes() == before
+
+
+def test_output_that_nobody_takes_is_named_at_the_end(tmp_path):
+    disk = disk_of(tmp_path, "again: mov cx, 1000\n1: mov al, '.'\ncall putc\nloop 1b\n"
+                             "inc word ptr [0x8000]\njmp again\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "port"))
+        listener.listen()
+        with Vm(*raw(disk), "-serial", "unix:%s" % (tmp_path / "port"), serial=False) as vm:
+            vm.wait_for(lambda: int(vm.monitor("xp /1xh 0x8000").split()[-1], 16) > 2, 60,
+                        lambda: "the guest says nothing")
+            assert vm.quit() == 0
+            assert re.search(r"serial0: the last \d+ bytes of output were dropped: nobody reads "
+                             "them", vm.spawn.before.decode())

@@ -68,7 +68,8 @@ def shell(vm, command, timeout=60):
 def check_kernel(vm):
     """It has nothing to complain about."""
     log = shell(vm, "dmesg")
-    assert [line for line in log.split("\n") if TROUBLE.search(line)] == []
+    found = [line for line in log.split("\n") if TROUBLE.search(line)]
+    assert not found, "\n".join(found)
 
 
 # --- input ----------------------------------------------------------------------------

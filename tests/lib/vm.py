@@ -70,6 +70,13 @@ class Serial:
             pass
         return self.text
 
+    def take(self):
+        """What is there now, kept for those who wait for it later."""
+        try:
+            self.spawn.buffer += self.spawn.read_nonblocking(1 << 16, 0)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            pass
+
     def close(self):
         if self.spawn:
             self.conn.close()
@@ -166,11 +173,14 @@ class Vm:
 
     def wait_exit(self, timeout=60):
         """Until the process has ended by itself; its exit status."""
-        try:
-            self.spawn.expect(pexpect.EOF, timeout=timeout * SLOW)
-        except pexpect.TIMEOUT:
-            raise AssertionError("still running; serial:\n%s" % (
-                self.serial.text[-2000:] if self.serial else "")) from None
+        deadline = time.monotonic() + timeout * SLOW
+        while self.spawn.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.1) == 1:
+            if time.monotonic() > deadline:
+                raise AssertionError("still running; serial:\n%s" % (
+                    self.serial.text[-2000:] if self.serial else ""))
+            # At its end it waits a second for what was said to be taken, then drops it.
+            if self.serial and self.serial.spawn:
+                self.serial.take()
         self.spawn.close()
         assert self.spawn.signalstatus is None, "ended by signal %d" % self.spawn.signalstatus
         return self.spawn.exitstatus
