@@ -99,9 +99,12 @@ static int open_new(struct fiber *f, struct overlay_change *c, struct error *err
 	policy.format = c->format ? c->format : "qcow2";
 	policy.no_backing = true;
 	ret = image_open(f, &c->img, c->file, &policy, err);
+	if (ret == 0 && c->img->locked && c->passphrase)
+		ret = image_unlock(f, c->img, c->passphrase, err);
 	if (ret < 0)
 		return ret;
-	if (c->img->locked)
+	c->locked = c->img->locked;
+	if (c->locked)
 		return err_set(err, -EACCES, "'%s' is encrypted", c->file);
 	if (!takes_backing(c->img->driver))
 		return err_set(err, -ENOTSUP, "The overlay does not support backing images");
@@ -135,7 +138,8 @@ static int make_fiber(struct fiber *f, struct blk *blk, void *arg)
 	if (ret == 0)
 		ret = open_new(f, c, s->err);
 	if (ret == 0 && is_encrypted(c->old) && !is_encrypted(c->img))
-		log_warn("%s: '%s' is not encrypted, but what is behind it is", blk->id, c->file);
+		c->warning = xasprintf("%s: '%s' is not encrypted, but what is behind it is",
+				       blk->id, c->file);
 	return ret;
 }
 
@@ -185,12 +189,9 @@ static int take(struct overlay_change *c, blk_fn *fn, struct error *err)
 	return blk_run(c->blk, fn, &s);
 }
 
-int overlays_put(struct overlay_change *v, unsigned n, struct error *err)
+/* The new images are open, or (ret < 0) some may be. */
+static int put(struct overlay_change *v, unsigned n, int ret, struct error *err)
 {
-	int ret = 0;
-
-	for (unsigned i = 0; i < n && ret == 0; i++)
-		ret = take(&v[i], make_fiber, err);
 	for (unsigned i = 0; i < n && ret == 0; i++) {
 		blk_drain_begin(v[i].blk);
 		v[i].drained = true;
@@ -205,10 +206,67 @@ int overlays_put(struct overlay_change *v, unsigned n, struct error *err)
 	return ret;
 }
 
+int overlays_put(struct overlay_change *v, unsigned n, struct error *err)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; i < n && ret == 0; i++)
+		ret = take(&v[i], make_fiber, err);
+	return put(v, n, ret, err);
+}
+
 void overlay_change_fini(struct overlay_change *c)
 {
 	free(c->text);
-	c->text = NULL;
+	free(c->warning);
+	c->text = c->warning = NULL;
+}
+
+/* --- a passphrase first ---------------------------------------------------------- */
+
+static int unlock_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct overlay_unlocking *u = arg;
+	struct step s = {&u->c, &u->err};
+	int ret;
+
+	u->c.passphrase = &u->passphrase;
+	ret = make_fiber(f, blk, &s);
+	u->c.passphrase = NULL;
+	key_wipe(&u->passphrase);
+	u->ended(u);
+	return ret;
+}
+
+void overlay_unlock_begin(struct overlay_unlocking *u)
+{
+	assert(u->c.reuse && u->ended);
+	u->err = (struct error){0};
+	blk_begin(u->c.blk, &u->task, unlock_fiber, u);
+}
+
+/* Requests went on, and so did whoever changes images. */
+static int is_as_it_was_fiber(struct fiber *f, struct blk *blk, void *arg)
+{
+	struct step *s = arg;
+
+	if (job_none(blk, s->err) < 0)
+		return s->err->code;
+	return blk->img == s->c->old
+		       ? 0
+		       : err_set(s->err, -EBUSY, "Device '%s' has another image now", blk->id);
+}
+
+int overlay_unlock_end(struct overlay_unlocking *u, bool use)
+{
+	int ret = blk_wait(&u->task);
+
+	key_wipe(&u->passphrase); /* if it did not come that far */
+	if (ret == 0 && !use)
+		ret = -ECANCELED;
+	if (ret == 0)
+		ret = take(&u->c, is_as_it_was_fiber, &u->err);
+	return put(&u->c, 1, ret, &u->err);
 }
 
 /* --- going back ----------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include "monitor/block_jobs.h"
 
 #include "base/opts.h"
+#include "monitor/drives.h"
 #include "monitor/wait.h"
 #include "vmm/control_block.h"
 
@@ -19,11 +20,13 @@ int cmd_snapshot_blkdev(struct cmd_ctx *ctx, const struct cmd_args *a, struct er
 				       .file = a->text[1],
 				       .format = a->text[2],
 				       .reuse = flag(a, 'n')};
+	int ret;
 
 	/* In the reference the file may be left out for a feature that never came. */
 	if (!s.file)
 		return err_set(err, -EINVAL, "Parameter 'snapshot-file' is missing");
-	return vm_snapshot_blkdev(ctx->vm, &s, ctx->out, err);
+	ret = vm_snapshot_blkdev(ctx->vm, &s, ctx->out, err);
+	return s.locked && ctx->mon ? ask_overlay(ctx, &s) : ret;
 }
 
 int cmd_snapshot_blkdev_all(struct cmd_ctx *ctx, const struct cmd_args *a, struct error *err)

@@ -1,5 +1,6 @@
 /* Commands that ask for passphrases: `cont` for those of every locked image, one after
- * the other, block_passwd for those of one drive.  Typed text is not shown, and
+ * the other, block_passwd for those of one drive, snapshot_blkdev for that of an image
+ * which is to go on top of one.  Typed text is not shown, and
  * wiped as soon as it is being tried, which takes its time.  Thread: main. */
 #include "monitor/drives.h"
 
@@ -13,6 +14,8 @@ struct unlock {
 	struct vm *vm;
 	char *device; /* NULL: all of them, and go on */
 	char *image;  /* that is being asked about */
+	bool overlay; /* it goes on top of the device */
+	char *format; /* in this format; NULL: the default */
 	unsigned tries;
 	bool once; /* the passphrase was given: nobody is asked */
 };
@@ -21,6 +24,7 @@ static void unlock_free(struct unlock *u)
 {
 	free(u->device);
 	free(u->image);
+	free(u->format);
 	free(u);
 }
 
@@ -94,10 +98,23 @@ static void tried(struct vm_waiter *w, int ret, const char *text)
 	}
 }
 
+static int begin_try(struct unlock *u, const char *passphrase, struct error *err)
+{
+	struct vm_snapshot_blkdev s = {.device = u->device,
+				       .file = u->image,
+				       .format = u->format,
+				       .reuse = true,
+				       .passphrase = passphrase,
+				       .waiter = &u->waiter};
+
+	return u->overlay ? vm_snapshot_blkdev(u->vm, &s, NULL, err)
+			  : vm_unlock(u->vm, u->image, passphrase, &u->waiter, err);
+}
+
 static void try(struct unlock *u, const char *passphrase)
 {
 	struct error err = {0};
-	int ret = vm_unlock(u->vm, u->image, passphrase, &u->waiter, &err);
+	int ret = begin_try(u, passphrase, &err);
 
 	if (ret < 0)
 		end(u, ret, err.text);
@@ -146,6 +163,16 @@ int ask_passphrase(struct cmd_ctx *ctx, const char *device)
 
 	if (image)
 		ask(start(ctx, device, image));
+	return 0;
+}
+
+int ask_overlay(struct cmd_ctx *ctx, const struct vm_snapshot_blkdev *s)
+{
+	struct unlock *u = start(ctx, s->device, xstrdup(s->file));
+
+	u->overlay = true;
+	u->format = s->format ? xstrdup(s->format) : NULL;
+	ask(u);
 	return 0;
 }
 

@@ -35,6 +35,8 @@ static int put_overlays(struct vm *vm, struct overlay_change *v, unsigned n, str
 	for (unsigned i = 0; i < n; i++) {
 		if (v[i].text)
 			print_to(p, "%s\n", v[i].text);
+		if (v[i].warning)
+			print_to(p, "warning: %s\n", v[i].warning);
 		overlay_change_fini(&v[i]);
 	}
 	/* The images that hold it are no longer on top. */
@@ -43,18 +45,111 @@ static int put_overlays(struct vm *vm, struct overlay_change *v, unsigned n, str
 	return ret;
 }
 
-int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
+/* One whose passphrase is being tried: that takes seconds, and nobody is to stand still. */
+struct overlaying {
+	struct overlay_unlocking u;
+	struct vm *vm;
+	struct vm_waiter *waiter; /* NULL: gone, nothing changes */
+	char *file, *format;
+	bool over;
+	struct loop_call ended;
+};
+
+static int use_overlay(struct overlaying *o, struct error *err)
+{
+	struct vm *vm = o->vm;
+	int ret = o->waiter ? no_snapshot_job(vm, err) : -ECANCELED;
+	int put = overlay_unlock_end(&o->u, ret == 0);
+
+	if (ret == 0 && put < 0)
+		*err = o->u.err;
+	if (put == 0 && vm->snapshots)
+		snapshots_forget_base(vm->snapshots);
+	return ret < 0 ? ret : put;
+}
+
+static void on_main(struct loop_call *call)
+{
+	struct overlaying *o = container_of(call, struct overlaying, ended);
+	struct vm_waiter *w = o->waiter;
+	struct error err = {0};
+	int ret = o->over ? 0 : use_overlay(o, &err);
+
+	o->vm->overlaying = NULL;
+	overlay_change_fini(&o->u.c);
+	free(o->file);
+	free(o->format);
+	free(o);
+	if (w)
+		w->done(w, ret, err.text);
+}
+
+/* [drive's loop] */
+static void on_ended(struct overlay_unlocking *u)
+{
+	struct overlaying *o = container_of(u, struct overlaying, u);
+
+	loop_post(o->vm->loop, &o->ended);
+}
+
+static int begin_overlaying(struct vm *vm, const struct vm_snapshot_blkdev *s, struct blk *blk,
+			    struct error *err)
+{
+	struct overlaying *o;
+	struct key key;
+	int ret;
+
+	if (vm->overlaying)
+		return err_set(err, -EBUSY, "Another passphrase is being tried");
+	ret = key_set(&key, s->passphrase, strlen(s->passphrase));
+	if (ret < 0)
+		return err_set_errno(err, ret, "cannot keep the passphrase");
+	vm->overlaying = o = xnew(struct overlaying);
+	o->vm = vm;
+	o->waiter = s->waiter;
+	o->ended.fn = on_main;
+	o->file = xstrdup(s->file);
+	o->format = s->format ? xstrdup(s->format) : NULL;
+	o->u = (struct overlay_unlocking){.passphrase = key, .ended = on_ended};
+	o->u.c = (struct overlay_change){
+		.blk = blk, .file = o->file, .format = o->format, .reuse = true};
+	overlay_unlock_begin(&o->u);
+	return 0;
+}
+
+int vm_snapshot_blkdev(struct vm *vm, struct vm_snapshot_blkdev *s, struct printer *p,
 		       struct error *err)
 {
-	struct drive *d = vm_find_drive(vm, s->device);
 	struct overlay_change c = {.file = s->file, .format = s->format, .reuse = s->reuse};
+	struct drive *d = vm_find_drive(vm, s->device);
 	int ret;
 
 	if (!d)
 		return err_set(err, -ENODEV, "Cannot find device='%s' nor node-name=''", s->device);
-	ret = no_snapshot_job(vm, err);
 	c.blk = d->blk;
-	return ret < 0 ? ret : put_overlays(vm, &c, 1, p, err);
+	ret = no_snapshot_job(vm, err);
+	if (ret < 0)
+		return ret;
+	if (s->passphrase)
+		return begin_overlaying(vm, s, d->blk, err);
+	ret = put_overlays(vm, &c, 1, p, err);
+	s->locked = c.locked;
+	return ret;
+}
+
+void vm_forget_overlay_waiter(struct vm *vm, struct vm_waiter *w)
+{
+	if (vm->overlaying && vm->overlaying->waiter == w)
+		vm->overlaying->waiter = NULL;
+}
+
+void vm_end_overlaying(struct vm *vm)
+{
+	if (!vm->overlaying)
+		return;
+	vm->overlaying->over = true;
+	(void)overlay_unlock_end(&vm->overlaying->u, false);
+	loop_run_posted(vm->loop);
 }
 
 /* "dir/disk.qcow2", "one": dir/disk-one.qcow2. */

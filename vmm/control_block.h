@@ -10,8 +10,13 @@ struct vm_snapshot_blkdev {
 	const char *device;
 	const char *file, *format; /* of the new image; format NULL: qcow2 */
 	bool reuse;		   /* the image is there already */
+	bool locked;		   /* out, with -EACCES: and waits for its passphrase */
+	/* This one: trying it takes its time, what came of it is told to the waiter.
+	 * -EACCES: it is wrong.  vm_forget_unlock_waiter.  NULL: none. */
+	const char *passphrase;
+	struct vm_waiter *waiter;
 };
-int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
+int vm_snapshot_blkdev(struct vm *vm, struct vm_snapshot_blkdev *s, struct printer *p,
 		       struct error *err);
 /* All disks that can be written, or (needed) those of them that have no snapshots of
  * their own, at one moment; the files are called after the images, with the suffix. */

@@ -191,6 +191,7 @@ void vm_free(struct vm *vm)
 	vm_free_snapshots(vm);
 	vm_end_block_wait(vm);
 	vm_end_unlocking(vm);
+	vm_end_overlaying(vm);
 	vm_free_screen(vm);
 	free_devices(vm);
 	vm_close_nets(vm);

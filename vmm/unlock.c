@@ -4,6 +4,7 @@
 #include "block/unlock.h"
 
 #include "block/blk_control.h"
+#include "vmm/blockdev.h"
 #include "vmm/unlock.h"
 #include "vmm/control_drives.h"
 #include "vmm/vm.h"
@@ -142,6 +143,7 @@ void vm_forget_unlock_waiter(struct vm *vm, struct vm_waiter *w)
 {
 	if (vm->unlocking && vm->unlocking->waiter == w)
 		vm->unlocking->waiter = NULL;
+	vm_forget_overlay_waiter(vm, w);
 }
 
 void vm_end_unlocking(struct vm *vm)

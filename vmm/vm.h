@@ -71,6 +71,7 @@ struct vm {
 	struct snapshots *snapshots;   /* NULL until the first */
 	struct block_wait *block_wait; /* for a commit or merge; NULL: nobody */
 	struct unlocking *unlocking;   /* a passphrase that is being tried; NULL: none */
+	struct overlaying *overlaying; /* the same, of an image for snapshot_blkdev */
 };
 
 /* machine.c */
@@ -126,8 +127,7 @@ void vm_warn_of_nets(struct vm *vm);
 /* The boot ROM of a network card of this driver, to be freed; NULL: none. */
 char *vm_nic_rom(struct vm *vm, const char *driver);
 
-/* board.c: the devices of `pc` */
-int vm_add_board(struct vm *vm, struct error *err);
+int vm_add_board(struct vm *vm, struct error *err); /* board.c: the devices of `pc` */
 
 /* boot.c: firmware, its tables, boot order, kernel */
 const char **vm_firmware_dirs(const struct vm *vm, unsigned *n); /* free() the array */

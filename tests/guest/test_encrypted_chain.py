@@ -14,7 +14,7 @@ from vm import Vm
 pytestmark = pytest.mark.any_kvm
 SECRET = ["-object", "secret,id=s,data=abc123"]
 KINDS = ["qcow2-luks", "qcow2-aes"]
-PLAIN = "cowvm: warning: ide0-hd0: '%s' is not encrypted, but what is behind it is"
+PLAIN = "warning: ide0-hd0: '%s' is not encrypted, but what is behind it is"
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@ everybody else."""
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 
@@ -13,6 +12,7 @@ import pytest
 import guests
 from lib import crypt
 from lib.crypt import answer, encrypted
+from monitor_socket import Socket
 from tools import COWVM, SLOW, cowimg, run
 from vm import PROMPT, Vm
 
@@ -143,30 +143,6 @@ def test_bad_options_are_refused_in_a_line_without_the_passphrase(tmp_path, coun
     assert message in done.stdout and done.stdout.count("\n") == 1
     for passphrase in ("wrong", "topsecret", "abc123"):
         assert passphrase not in done.stdout.replace("Wrong", "")
-
-
-class Socket:
-    """A monitor on a unix socket, without a terminal's manners."""
-
-    def __init__(self, path):
-        self.conn = socket.socket(socket.AF_UNIX)
-        end = time.monotonic() + 10 * SLOW
-        while self.conn.connect_ex(str(path)):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        self.text = ""
-
-    def until(self, text):
-        self.conn.settimeout(30 * SLOW)
-        start = len(self.text)
-        while text not in self.text[start:]:
-            data = self.conn.recv(4096)
-            assert data, self.text
-            self.text += data.decode()
-        return self.text[start:]
-
-    def send(self, text):
-        self.conn.sendall(text.encode())
 
 
 def test_asks_on_a_socket_too_and_shows_nothing_there(tmp_path, counts):

@@ -239,7 +239,7 @@ int vm_loadvm(struct vm *vm, const char *tag, struct printer *p, struct error *e
 	return err_set(err, -EINVAL, "%s differs", tag);
 }
 
-int vm_snapshot_blkdev(struct vm *vm, const struct vm_snapshot_blkdev *s, struct printer *p,
+int vm_snapshot_blkdev(struct vm *vm, struct vm_snapshot_blkdev *s, struct printer *p,
 		       struct error *err)
 {
 	print_to(p, "overlay %s on %s\n", s->file, s->device);
