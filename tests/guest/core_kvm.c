@@ -1,4 +1,5 @@
 /* KVM, vCPUs, memory and buses together, under guests of a few instructions. */
+#define _GNU_SOURCE
 #include "tests/guest/core_guest.h"
 
 #include "base/bytes.h"
@@ -550,6 +551,59 @@ static void state_cut_short_is_refused(void **state)
 	state_buf_fini(&saved);
 }
 
+/* Where the elements of a field begin: behind its name, kind, size and count. */
+static u8 *field_in(const struct state_buf *b, const char *name)
+{
+	AUTO_FREE char *text = xasprintf("%c%s", (int)strlen(name), name);
+	u8 *at = memmem(b->data, b->bytes, text, strlen(text));
+
+	assert_non_null(at);
+	return at + strlen(text) + 6;
+}
+
+/* A host with less in its CPU: nothing of the vCPU has changed when that is found out. */
+static void extended_state_that_the_host_lacks_is_refused_before_anything_changes(void **state)
+{
+	static const struct {
+		const char *field, *says;
+		size_t at;
+		unsigned bit;
+	} cases[] = {
+		{"xsave", "lacks: unknown ones (0x4000000000000000)", 512, 62},
+		{"xcrs", "lacks: unknown ones (0x2000000000000000)", 16, 61},
+		{"xsave", "lacks: AMX (0x20000)", 512, 17},
+	};
+	struct state_buf saved = {0}, in;
+	struct kvm_regs before, after;
+	struct test_machine *t = TM_START(hello, 1);
+	struct vcpu *vcpu = vcpus_get(t->vcpus, 0);
+	struct error err = {0};
+	struct vcpu_image *cpu;
+
+	tm_wait(t);
+	vcpus_pause(t->vcpus);
+	assert_int_equal(vcpu_save(vcpu, &saved, &err), 0);
+	assert_int_equal(vcpu_get_regs(vcpu, &before), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+		u8 *mask = field_in(&saved, cases[i].field) + cases[i].at;
+
+		store_le64(mask, load_le64(mask) ^ 1ull << cases[i].bit);
+		in = (struct state_buf){.data = saved.data, .bytes = saved.bytes};
+		assert_int_equal(vcpu_load_image(vcpu, &in, &cpu, &err), -EINVAL);
+		if (!strstr(err.text, "cpu0: its extended state has parts that this host ") ||
+		    !strstr(err.text, cases[i].says))
+			fail_msg("%s", err.text);
+		store_le64(mask, load_le64(mask) ^ 1ull << cases[i].bit);
+	}
+	assert_int_equal(vcpu_get_regs(vcpu, &after), 0);
+	assert_memory_equal(&before, &after, sizeof(before));
+	in = (struct state_buf){.data = saved.data, .bytes = saved.bytes};
+	assert_int_equal(vcpu_load_image(vcpu, &in, &cpu, &err), 0);
+	free(cpu);
+	tm_stop(t);
+	state_buf_fini(&saved);
+}
+
 /* --- /dev/kvm that is none ----------------------------------------------------- */
 
 static void a_missing_device_is_one_clear_line(void **state)
@@ -601,6 +655,8 @@ int main(void)
 		cmocka_unit_test(a_guest_goes_on_in_another_machine),
 		cmocka_unit_test(what_was_loaded_is_saved_the_same),
 		cmocka_unit_test(state_cut_short_is_refused),
+		cmocka_unit_test(
+			extended_state_that_the_host_lacks_is_refused_before_anything_changes),
 		cmocka_unit_test(a_missing_device_is_one_clear_line),
 		cmocka_unit_test(too_many_cpus_are_refused),
 	};

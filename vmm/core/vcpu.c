@@ -359,6 +359,14 @@ static int get_supported_cpuid(struct kvm *kvm, struct kvm_cpuid2 **out, struct 
 	return 0;
 }
 
+/* SDM volume 1, 13.2: leaf 0xd says which; without XSAVE there are x87 and SSE. */
+static u64 parts_of_xsave(const struct kvm_cpuid2 *supported)
+{
+	const struct kvm_cpuid_entry2 *e = cpuid_find(supported, 0xd, 0);
+
+	return 3 | (e ? (u64)e->edx << 32 | e->eax : 0);
+}
+
 /* NULL: there are none, or the kernel (before 5.11) does not say. */
 static struct kvm_cpuid2 *get_supported_hyperv(struct kvm *kvm)
 {
@@ -442,6 +450,7 @@ static int make_all(struct vcpus *v, const struct cpu_options *opt, struct error
 		ret = cpuid_new(&cpuid, supported, &full, err);
 	if (ret < 0)
 		return ret;
+	v->xstates = parts_of_xsave(supported);
 	v->run_bytes = sys_ioctl(kvm_fd(v->kvm), KVM_GET_VCPU_MMAP_SIZE, NULL);
 	if (v->run_bytes < (int)sizeof(struct kvm_run))
 		return err_set(err, -ENOSYS, "KVM_GET_VCPU_MMAP_SIZE says %d", v->run_bytes);

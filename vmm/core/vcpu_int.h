@@ -34,6 +34,7 @@ struct vcpus {
 	bool has_xcrs;			       /* [const] */
 	bool has_debugregs, has_kvmclock_ctrl; /* [const] */
 	struct kvm_cpuid2 *cpuid;	       /* [const] of CPU 0 */
+	u64 xstates;			       /* [const] parts of extended state, as in XCR0 */
 	int run_bytes;			       /* [const] size of a struct kvm_run mapping */
 	u32 n;				       /* [const] */
 	struct vcpu *vcpus;		       /* [const] */

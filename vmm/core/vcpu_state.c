@@ -10,6 +10,7 @@
  * Thread: control, vCPUs paused. */
 #include "vmm/core/vcpu_int.h"
 
+#include "base/bytes.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "vmm/core/state.h"
@@ -21,6 +22,7 @@
 #define MSR_TSC_DEADLINE 0x6e0
 #define MAX_MSRS	 512
 #define MAX_NESTED_BYTES (16 * KiB)
+#define XSTATE_BV_AT	 512 /* SDM volume 1, 13.4.2: which parts the area holds */
 
 struct vcpu_image {
 	u8 regs[sizeof(struct kvm_regs)];
@@ -181,6 +183,33 @@ int vcpu_save(struct vcpu *vcpu, struct state_buf *out, struct error *err)
 
 /* --- loading ------------------------------------------------------------------ */
 
+/* KVM would refuse them when half of the machine is loaded. */
+static int check_xstates(const struct vcpu *vcpu, const struct vcpu_image *image, struct error *err)
+{
+	static const struct {
+		u64 mask;
+		const char *name;
+	} parts[] = {
+		{0x4, "AVX"}, {0x18, "MPX"}, {0xe0, "AVX-512"}, {0x200, "PKU"}, {0x60000, "AMX"}};
+	u64 lacks = load_le64(image->xsave + XSTATE_BV_AT);
+	struct kvm_xcrs xcrs;
+	char names[64] = "";
+
+	memcpy(&xcrs, image->xcrs, sizeof(xcrs));
+	if (vcpu->set->has_xcrs && xcrs.nr_xcrs)
+		lacks |= xcrs.xcrs[0].value;
+	lacks &= ~vcpu->set->xstates;
+	if (!lacks)
+		return 0;
+	for (unsigned i = 0; i < ARRAY_LEN(parts); i++)
+		if (lacks & parts[i].mask)
+			snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s",
+				 *names ? ", " : "", parts[i].name);
+	return err_set(err, -EINVAL,
+		       "cpu%u: its extended state has parts that this host lacks: %s (0x%llx)",
+		       vcpu->index, *names ? names : "unknown ones", (unsigned long long)lacks);
+}
+
 int vcpu_load_image(struct vcpu *vcpu, struct state_buf *in, struct vcpu_image **out,
 		    struct error *err)
 {
@@ -198,6 +227,8 @@ int vcpu_load_image(struct vcpu *vcpu, struct state_buf *in, struct vcpu_image *
 	    (image->nested_bytes > sizeof(image->nested) || nested->size != image->nested_bytes))
 		ret = err_set(err, -EINVAL, "%s: nested state of %u bytes, expected at most %zu",
 			      section, image->nested_bytes, sizeof(image->nested));
+	if (ret == 0)
+		ret = check_xstates(vcpu, image, err);
 	if (ret < 0) {
 		free(image);
 		return ret;
