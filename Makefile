@@ -275,6 +275,7 @@ DEVICES := \
 	devices/net/tap.o \
 	devices/net/user.o \
 	devices/net/user_config.o \
+	devices/net/user_guestfwd.o \
 	devices/pci.o \
 	devices/pci_bar.o \
 	devices/pci_bus.o \

@@ -102,7 +102,8 @@ static int add_nic(struct vm *vm, const struct opts *opts, struct net_end *peer,
 	const char *model = opts_get(opts, "model"), *driver = driver_of(model);
 	const char *mac = opts_get(opts, opts_has(opts, "mac") ? "mac" : "macaddr");
 	const char *addr = opts_get(opts, "addr"), *name = opts_get(opts, "name");
-	struct prop_value values[4];
+	const char *vectors = opts_get(opts, "vectors");
+	struct prop_value values[5];
 	struct device_args args = {.id = name, .parent = vm->host_bridge, .values = values};
 	AUTO_FREE char *rom = NULL;
 	struct device *dev;
@@ -116,6 +117,8 @@ static int add_nic(struct vm *vm, const struct opts *opts, struct net_end *peer,
 		values[args.n_values++] = (struct prop_value){.name = "addr", .text = addr};
 	if (rom)
 		values[args.n_values++] = (struct prop_value){.name = "romfile", .text = rom};
+	if (vectors && !strcmp(driver, "virtio-net-pci")) /* the other has no MSI-X */
+		values[args.n_values++] = (struct prop_value){.name = "vectors", .text = vectors};
 	if (peer)
 		values[args.n_values++] = (struct prop_value){.name = "netdev", .ptr = peer};
 	return vm_add_device(vm, &dev, driver, &args, err);

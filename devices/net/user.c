@@ -39,6 +39,7 @@ struct user_net {
 	u32 round;
 	bool fired, stale;
 	u8 *linear; /* for frames in pieces */
+	struct user_place place;
 };
 
 /* A timer of libslirp, in the guest's time. */
@@ -160,6 +161,7 @@ static void turn_ends(struct loop_idle *idle)
 		return;
 	u->stale = false;
 	u->round++;
+	user_guestfwd_update(&u->place);
 	slirp_pollfds_fill(u->slirp, &ms, add_poll, u);
 	for (int fd = 0; fd < u->n_slots; fd++) {
 		if (!u->slots[fd])
@@ -285,6 +287,7 @@ static void user_free(struct net_end *end)
 	net_end_fini(end);
 	if (u->slirp)
 		slirp_cleanup(u->slirp);
+	user_guestfwd_free(&u->place);
 	loop_idle_del(&u->idle);
 	loop_timer_del(&u->timeout);
 	for (int fd = 0; fd < u->n_slots; fd++)
@@ -387,7 +390,7 @@ static int add_rules(struct user_net *u, const struct opts *opts, struct error *
 		if (!strcmp(o->name, "hostfwd"))
 			ret = user_net_forward(&u->end, o->value, err);
 		else if (!strcmp(o->name, "guestfwd"))
-			ret = user_guestfwd(u->slirp, o->value, err);
+			ret = user_guestfwd_add(&u->place, o->value, err);
 	}
 	return ret;
 }
@@ -418,6 +421,8 @@ int user_net_new(struct net_end **out, struct net *net, const char *name, const 
 	loop_idle_add(u->loop, &u->idle, turn_ends);
 	u->stale = true;
 	u->slirp = slirp_new(&c.slirp, &callbacks, u);
+	u->place = (struct user_place){.slirp = u->slirp, .loop = u->loop};
+	list_init(&u->place.forwards);
 	if (u->slirp)
 		ret = add_rules(u, opts, err);
 	else

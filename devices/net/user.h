@@ -14,7 +14,7 @@ struct user_net;
 #define USER_NET_KEYS                                                                              \
 	"ipv4 ipv6 net host dhcpstart dns dnssearch domainname hostname restrict tftp "            \
 	"tftp-server-name bootfile ipv6-net ipv6-prefix ipv6-prefixlen ipv6-host ipv6-dns "        \
-	"hostfwd guestfwd"
+	"hostfwd guestfwd smb smbserver"
 
 /* name as in net_end_init; opts: those of USER_NET_KEYS are looked at. */
 int user_net_new(struct net_end **out, struct net *net, const char *name, const struct opts *opts,
@@ -42,7 +42,19 @@ struct user_forward {
 };
 int user_forward_parse(struct user_forward *f, const char *rule, bool with_guest,
 		       struct error *err);
-/* "tcp:10.0.2.100:80-cmd:program" and the like, applied. */
-int user_guestfwd(Slirp *slirp, const char *rule, struct error *err);
+bool user_parse_port(const char *text, bool zero_is_fine, u16 *port);
+/* Cut the field before sep off *rest; NULL: there is no sep. */
+char *user_cut(char **rest, char sep);
+
+/* user_guestfwd.c: "tcp:10.0.2.100:80-cmd:program" and the like, applied.  What it needs
+ * goes into the list; update: libslirp may take more than before. */
+struct user_place {
+	Slirp *slirp;
+	struct loop *loop;
+	struct list forwards;
+};
+int user_guestfwd_add(struct user_place *p, const char *rule, struct error *err);
+void user_guestfwd_update(struct user_place *p);
+void user_guestfwd_free(struct user_place *p); /* libslirp has gone */
 
 #endif

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#define NAME_MOST 255u
+
 /* --- addresses ---------------------------------------------------------------------- */
 
 /* Classful masks of addresses that are given without one, as inet_netof(3) has it. */
@@ -203,13 +205,37 @@ static int choose_versions(struct user_config *c, const struct opts *o, struct e
 	return 0;
 }
 
+/* DHCP has a byte for how long they are. */
+static int check_names(const struct opts *o, struct error *err)
+{
+	static const char *const keys[] = {"domainname", "hostname", "tftp-server-name"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
+		const char *text = opts_get(o, keys[i]);
+
+		if (text && strlen(text) > NAME_MOST)
+			return err_set(err, -EINVAL, "'%s' parameter cannot exceed %u bytes",
+				       keys[i], NAME_MOST);
+	}
+	if (opts_has(o, "domainname") && !*opts_get(o, "domainname"))
+		return err_set(err, -EINVAL, "'domainname' parameter cannot be empty");
+	if (opts_has(o, "smb") || opts_has(o, "smbserver"))
+		return err_set(err, -ENOTSUP,
+			       "%s= is not available: let the guest reach a file server of the "
+			       "host's, or use tftp=",
+			       opts_has(o, "smb") ? "smb" : "smbserver");
+	return 0;
+}
+
 int user_config_parse(struct user_config *c, const struct opts *o, struct error *err)
 {
 	bool restricted = false;
 	int ret;
 
 	*c = (struct user_config){.slirp = {.version = 4}};
-	ret = choose_versions(c, o, err);
+	ret = check_names(o, err);
+	if (ret == 0)
+		ret = choose_versions(c, o, err);
 	if (ret == 0)
 		ret = get_bool(o, "restrict", &restricted, err);
 	if (ret == 0)
@@ -230,7 +256,7 @@ int user_config_parse(struct user_config *c, const struct opts *o, struct error 
 
 /* --- forwarding rules --------------------------------------------------------------------- */
 
-static bool parse_port(const char *text, bool zero_is_fine, u16 *port)
+bool user_parse_port(const char *text, bool zero_is_fine, u16 *port)
 {
 	char *end;
 	unsigned long n;
@@ -242,8 +268,7 @@ static bool parse_port(const char *text, bool zero_is_fine, u16 *port)
 	return !*end && n <= 65535 && (n || zero_is_fine);
 }
 
-/* Cut the field before sep off *rest; NULL: there is no sep. */
-static char *cut(char **rest, char sep)
+char *user_cut(char **rest, char sep)
 {
 	char *field = *rest, *at = strchr(field, sep);
 
@@ -256,31 +281,31 @@ static char *cut(char **rest, char sep)
 
 static const char *parse_rule(struct user_forward *f, char *rest, bool with_guest)
 {
-	char *protocol = cut(&rest, ':'), *host, *port, *guest;
+	char *protocol = user_cut(&rest, ':'), *host, *port, *guest;
 
 	if (!protocol)
 		return "No : separators";
 	if (*protocol && strcmp(protocol, "tcp") && strcmp(protocol, "udp"))
 		return "Bad protocol name";
 	f->udp = !strcmp(protocol, "udp");
-	host = cut(&rest, ':');
+	host = user_cut(&rest, ':');
 	if (!host)
 		return "Missing : separator";
 	if (*host && !inet_aton(host, &f->host))
 		return "Bad host address";
 	if (!with_guest)
-		return parse_port(rest, true, &f->host_port) ? NULL : "Bad host port";
-	port = strchr(rest, '-') ? cut(&rest, '-') : NULL;
+		return user_parse_port(rest, true, &f->host_port) ? NULL : "Bad host port";
+	port = strchr(rest, '-') ? user_cut(&rest, '-') : NULL;
 	if (!port || !*port)
 		return "Bad host port separator";
-	if (!parse_port(port, true, &f->host_port))
+	if (!user_parse_port(port, true, &f->host_port))
 		return "Bad host port";
-	guest = cut(&rest, ':');
+	guest = user_cut(&rest, ':');
 	if (!guest)
 		return "Missing guest address";
 	if (*guest && !inet_aton(guest, &f->guest))
 		return "Bad guest address";
-	return parse_port(rest, false, &f->guest_port) ? NULL : "Bad guest port";
+	return user_parse_port(rest, false, &f->guest_port) ? NULL : "Bad guest port";
 }
 
 int user_forward_parse(struct user_forward *f, const char *rule, bool with_guest, struct error *err)
@@ -292,41 +317,5 @@ int user_forward_parse(struct user_forward *f, const char *rule, bool with_guest
 	why = parse_rule(f, copy, with_guest);
 	if (why)
 		return err_set(err, -EINVAL, "Invalid host forwarding rule '%s' (%s)", rule, why);
-	return 0;
-}
-
-static int bad_guestfwd(const char *rule, struct error *err)
-{
-	return err_set(err, -EINVAL, "Invalid guest forwarding rule '%s'", rule);
-}
-
-int user_guestfwd(Slirp *slirp, const char *rule, struct error *err)
-{
-	AUTO_FREE char *copy = xstrdup(rule);
-	char *rest = copy, *protocol = cut(&rest, ':'), *server, *port;
-	struct in_addr addr = {.s_addr = 0};
-	u16 number;
-	int ret;
-
-	if (!protocol || (*protocol && strcmp(protocol, "tcp")))
-		return bad_guestfwd(rule, err);
-	server = cut(&rest, ':');
-	if (!server || (*server && !inet_aton(server, &addr)))
-		return bad_guestfwd(rule, err);
-	port = cut(&rest, '-');
-	if (!port || !parse_port(port, false, &number))
-		return bad_guestfwd(rule, err);
-	if (!strncmp(rest, "cmd:", 4))
-		ret = slirp_add_exec(slirp, rest + 4, &addr, number);
-	else if (!strncmp(rest, "unix:", 5))
-		ret = slirp_add_unix(slirp, rest + 5, &addr, number);
-	else
-		return err_set(err, -ENOTSUP,
-			       "Could not open guest forwarding device '%s', expected cmd:COMMAND "
-			       "or unix:PATH",
-			       rest);
-	if (ret < 0)
-		return err_set(err, -EINVAL,
-			       "Conflicting/invalid host:port in guest forwarding rule '%s'", rule);
 	return 0;
 }

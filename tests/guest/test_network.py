@@ -183,32 +183,61 @@ def main_thread_works(vm, seconds):
     return (wants() - before) / (time.monotonic() - start)
 
 
-def on_tap(kernel, card):
+# A program that has opened a tap itself hands it on as descriptor 9.
+HANDS_ON = """#!/usr/bin/python3
+import fcntl, os, struct, sys
+tap = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", b"tap7", 0x5002))
+os.dup2(tap, 9)
+os.execv("%s", sys.argv)
+"""
+SET_UP = ("ip link set lo up", "ip addr add 10.0.2.2/24 dev tap7", "ip link set tap7 up")
+
+
+def executable(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def on_tap(kernel, card, work):
     """Runs in a network namespace of its own."""
-    queues = ",queues=3" if card == "queues" else ""
-    with machine(kernel, *card_on(card, "tap,ifname=tap7,script=no,downscript=no" + queues)) as vm:
-        for line in ("ip link set lo up", "ip addr add 10.0.2.2/24 dev tap7",
-                     "ip link set tap7 up"):
+    backend = {
+        "virtio": "tap,ifname=tap7,script=%s,downscript=%s" % (
+            executable(work / "up", "#!/bin/sh -e\necho up $* >>%s/log\n" % work +
+                       "\n".join(SET_UP)),
+            executable(work / "down", "#!/bin/sh\necho down $* >>%s/log\n" % work)),
+        "queues": "tap,ifname=tap7,script=no,downscript=no,queues=3",
+        "fd": "tap,fd=9"}.get(card, "tap,ifname=tap7,script=no,downscript=no")
+    program = executable(work / "hands-on", HANDS_ON % COWVM) if card == "fd" else COWVM
+    with machine(kernel, *card_on("virtio" if card == "fd" else card, backend),
+                 program=str(program)) as vm:
+        for line in SET_UP if card != "virtio" else ():
             subprocess.run(line.split(), check=True)
         vm.serial.expect("ready")
         with connect(7, "10.0.2.15") as c:
             for size in (1, 100, 1460, 20000):
                 assert echoes(c, os.urandom(size))
         vm.serial.expect("echo 21561")
-        assert vm.monitor("info network").endswith(
-            "index=0,type=tap,ifname=tap7,script=no,downscript=no")
+        if card == "virtio":
+            assert vm.quit() == 0
+            assert (work / "log").read_text() == "up tap7\ndown tap7\n"
+            return
+        assert vm.monitor("info network").endswith("index=0,type=" +
+                                                   backend.replace(",queues=3", ""))
         # An interface that somebody takes away is not asked for frames for ever.
         subprocess.run(["ip", "link", "del", "tap7"], check=True)
         assert main_thread_works(vm, 0.5) < 0.5
 
 
 @pytest.mark.any_kvm
-@pytest.mark.parametrize("card", CARDS + ["queues"])
-def test_a_guest_talks_to_the_host_through_a_tap(kernel, card):
+@pytest.mark.parametrize("card", CARDS + ["queues", "fd"])
+def test_a_guest_talks_to_the_host_through_a_tap(kernel, card, tmp_path):
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
     if subprocess.run(unshare + ["test", "-w", "/dev/net/tun"], check=False).returncode:
         pytest.skip("this host lets us make no network namespace with a tap in it")
-    run = subprocess.run(unshare + [sys.executable, __file__, str(kernel), card],
+    run = subprocess.run(unshare + [sys.executable, __file__, str(kernel), card,
+                                    str(tmp_path)],
                          capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -343,6 +372,13 @@ def test_a_bad_option_ends_the_program_with_one_line(args, message):
 
 
 @pytest.mark.any_kvm
+def test_vectors_of_a_card_are_those_asked_for():
+    with Vm("-S", "-net", "nic,model=virtio,vectors=0", "-net", "nic,model=e1000,vectors=0",
+            "-net", "user", serial=False) as vm:
+        assert "vectors = 0 (0x0)" in vm.monitor("info qtree")
+
+
+@pytest.mark.any_kvm
 def test_what_leads_nowhere_is_named():
     with Vm("-S", "-netdev", "user,id=a", "-device", "e1000", "-net", "nic", serial=False) as vm:
         assert "hub 0 is not connected to host network" in vm.banner
@@ -351,4 +387,4 @@ def test_what_leads_nowhere_is_named():
 
 
 if __name__ == "__main__":
-    on_tap(sys.argv[1], sys.argv[2])
+    on_tap(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
