@@ -33,17 +33,33 @@ static const char *const kinds[] = {"bps", "iops"};
 static const char *const old_ways[] = {"", "_rd", "_wr"};
 static const char *const new_ways[] = {"-total", "-read", "-write"};
 
+static const char *const old_ends[] = {"", "_max", "_max_length"};
+static const char *const new_ends[] = {"", "-max", "-max-length"};
+
+/* Two spellings of each. */
 struct names {
 	char of_old[NAME_ROOM], of_new[NAME_ROOM];
 };
 
-static void name_limit(struct names *n, unsigned kind, unsigned way, const char *old_end,
-		       const char *new_end)
+static void name_limit(struct names *n, enum throttle_owner owner, unsigned i, unsigned end)
 {
-	snprintf(n->of_old, sizeof(n->of_old), "%s%s%s", kinds[kind], old_ways[way], old_end);
-	snprintf(n->of_new, sizeof(n->of_new), "throttling.%s%s%s", kinds[kind], new_ways[way],
-		 new_end);
+	const char *kind = kinds[i / 3], *way = new_ways[i % 3];
+
+	if (owner == THROTTLE_DRIVE) {
+		snprintf(n->of_old, sizeof(n->of_old), "%s%s%s", kind, old_ways[i % 3],
+			 old_ends[end]);
+		snprintf(n->of_new, sizeof(n->of_new), "throttling.%s%s%s", kind, way,
+			 new_ends[end]);
+	} else {
+		snprintf(n->of_old, sizeof(n->of_old), "x-%s%s%s", kind, way, new_ends[end]);
+		snprintf(n->of_new, sizeof(n->of_new), "limits.%s%s%s", kind, way, new_ends[end]);
+	}
 }
+
+static const struct names size_names[] = {
+	[THROTTLE_DRIVE] = {"iops_size", "throttling.iops-size"},
+	[THROTTLE_OBJECT] = {"x-iops-size", "limits.iops-size"},
+};
 
 static int get_number(const struct opts *o, const struct names *n, u64 *out, struct error *err)
 {
@@ -60,54 +76,53 @@ static int get_number(const struct opts *o, const struct names *n, u64 *out, str
 	return 0;
 }
 
-static int get_limit(struct throttle_limit *l, const struct opts *o, unsigned kind, unsigned way,
-		     struct error *err)
+static int get_limit(struct throttle_limit *l, const struct opts *o, enum throttle_owner owner,
+		     unsigned i, struct error *err)
 {
+	u64 *const to[] = {&l->avg, &l->max, &l->length};
 	struct names n;
-	int ret;
+	int ret = 0;
 
 	l->length = 1;
-	name_limit(&n, kind, way, "", "");
-	ret = get_number(o, &n, &l->avg, err);
-	name_limit(&n, kind, way, "_max", "-max");
-	if (ret == 0)
-		ret = get_number(o, &n, &l->max, err);
-	name_limit(&n, kind, way, "_max_length", "-max-length");
-	if (ret == 0)
-		ret = get_number(o, &n, &l->length, err);
+	for (unsigned end = 0; end < ARRAY_LEN(to) && ret == 0; end++) {
+		name_limit(&n, owner, i, end);
+		ret = get_number(o, &n, to[end], err);
+	}
 	return ret;
 }
 
-int throttle_limits_parse(struct throttle_limits *l, const struct opts *o, struct error *err)
+int throttle_limits_parse(struct throttle_limits *l, const struct opts *o,
+			  enum throttle_owner owner, struct error *err)
 {
-	struct names size = {"iops_size", "throttling.iops-size"};
 	int ret;
 
 	*l = (struct throttle_limits){0};
-	ret = get_number(o, &size, &l->iops_size, err);
-	for (unsigned way = 0; way < 3 && ret == 0; way++) {
-		ret = get_limit(&l->bps[way], o, 0, way, err);
-		if (ret == 0)
-			ret = get_limit(&l->iops[way], o, 1, way, err);
-	}
+	ret = get_number(o, &size_names[owner], &l->iops_size, err);
+	for (unsigned i = 0; i < BUCKETS && ret == 0; i++)
+		ret = get_limit(i < 3 ? &l->bps[i] : &l->iops[i - 3], o, owner, i, err);
 	return ret < 0 ? ret : throttle_limits_check(l, err);
 }
 
-bool throttle_is_option(const char *name)
+static bool is_one_of(const struct names *n, const char *name)
 {
-	if (!strncmp(name, "throttling.", 11) || !strcmp(name, "group") ||
-	    !strcmp(name, "iops_size"))
-		return true;
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		static const char *const ends[] = {"", "_max", "_max_length"};
-		struct names n;
+	return !strcmp(name, n->of_old) || !strcmp(name, n->of_new);
+}
 
-		for (unsigned e = 0; e < 3; e++) {
-			name_limit(&n, i / 3, i % 3, ends[e], "");
-			if (!strcmp(name, n.of_old))
+bool throttle_is_option(const char *name, enum throttle_owner owner)
+{
+	struct names n;
+
+	if (owner == THROTTLE_DRIVE &&
+	    (!strcmp(name, "group") || !strcmp(name, "throttling.group")))
+		return true;
+	if (is_one_of(&size_names[owner], name))
+		return true;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		for (unsigned end = 0; end < 3; end++) {
+			name_limit(&n, owner, i, end);
+			if (is_one_of(&n, name))
 				return true;
 		}
-	}
 	return false;
 }
 

@@ -19,10 +19,13 @@ struct throttle_limits {
 };
 
 /* "bps", "iops_rd_max", ... or "throttling.bps-total", "throttling.iops-read-max", ... as
- * -drive has them.  Refuses with the reference's words. */
-int throttle_limits_parse(struct throttle_limits *l, const struct opts *o, struct error *err);
-/* Is it one of those names, or the group's? */
-bool throttle_is_option(const char *name);
+ * -drive has them; "x-bps-total", ... or "limits.bps-total", ... of an object.  Refuses with
+ * the reference's words. */
+enum throttle_owner { THROTTLE_DRIVE, THROTTLE_OBJECT };
+int throttle_limits_parse(struct throttle_limits *l, const struct opts *o,
+			  enum throttle_owner owner, struct error *err);
+/* Is it one of those names, or a drive's for its group? */
+bool throttle_is_option(const char *name, enum throttle_owner owner);
 int throttle_limits_check(const struct throttle_limits *l, struct error *err);
 bool throttle_limits_any(const struct throttle_limits *l);
 

@@ -35,6 +35,7 @@ void config_init(struct config *c)
 	list_init(&c->debugcons);
 	list_init(&c->rngs);
 	list_init(&c->filters);
+	list_init(&c->throttles);
 	list_init(&c->nets);
 	list_init(&c->vncs);
 }
@@ -127,6 +128,18 @@ static void free_chardevs(struct list *list)
 	}
 }
 
+static void free_throttles(struct list *list)
+{
+	struct list *item;
+
+	while ((item = list_pop(list))) {
+		struct throttle_config *t = list_entry(item, struct throttle_config, link);
+
+		throttle_group_put(t->group);
+		free(t);
+	}
+}
+
 void config_fini(struct config *c)
 {
 	struct list *item;
@@ -142,6 +155,7 @@ void config_fini(struct config *c)
 	free_frontends(&c->monitors);
 	free_frontends(&c->debugcons);
 	free_frontends(&c->rngs);
+	free_throttles(&c->throttles);
 	while ((item = list_pop(&c->firmware_dirs))) {
 		struct dir_config *dir = list_entry(item, struct dir_config, link);
 
@@ -175,6 +189,17 @@ struct drive_config *config_find_drive(const struct config *c, const char *id)
 
 		if (d->id && !strcmp(d->id, id))
 			return d;
+	}
+	return NULL;
+}
+
+struct throttle_group *config_find_throttle(const struct config *c, const char *id)
+{
+	list_for_each (pos, &c->throttles) {
+		struct throttle_config *t = list_entry(pos, struct throttle_config, link);
+
+		if (!strcmp(throttle_group_name(t->group), id))
+			return t->group;
 	}
 	return NULL;
 }

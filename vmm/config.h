@@ -12,6 +12,7 @@
 #include "block/secret.h"
 #include "block/throttle.h"
 #include "firmware/smbios.h"
+#include "vmm/vnc_config.h"
 
 enum drive_if { DRIVE_IF_IDE, DRIVE_IF_VIRTIO, DRIVE_IF_NONE };
 
@@ -46,6 +47,11 @@ struct node_config { /* -blockdev; option_blockdev.c makes drives of them */
 	bool used; /* another one names it */
 };
 
+struct throttle_config { /* drives and throttle nodes name it by the group's name */
+	struct list link;
+	struct throttle_group *group;
+};
+
 /* -device */
 struct device_config {
 	struct list link;
@@ -76,20 +82,6 @@ struct frontend_config {
 	char *source, *spec; /* "chardev:ID" too */
 };
 
-/* -vnc */
-struct vnc_config {
-	struct list link;
-	char *source, *id;
-	char *host; /* NULL: this machine only */
-	char *path; /* of a unix socket; NULL: host and port */
-	u32 port, port_last;
-	char *ws_host;
-	u32 ws_port;	     /* 0: no WebSocket */
-	bool password, none; /* none: a name only, nobody can connect */
-	int share;	     /* as enum vnc_share */
-};
-void vnc_config_free(struct vnc_config *v);
-
 enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_DATE };
 enum end_action { END_DEFAULT, END_RESET, END_SHUTDOWN, END_PAUSE, END_NONE };
 
@@ -114,6 +106,7 @@ struct config {
 	struct secrets secrets; /* -object secret */
 	struct list drives, nodes, devices, chardevs, serials, monitors, debugcons, nets, vncs;
 	struct list rngs, filters; /* -object; rngs: frontend_config, its source is the id */
+	struct list throttles;	   /* -object throttle-group */
 	char *vga;		   /* "std", "none"; NULL: default */
 	bool nographic, no_devices;
 	bool no_default_net; /* somebody said something about networks */
@@ -146,5 +139,6 @@ int config_finish(struct config *c, struct error *err);
 
 struct chardev_config *config_find_chardev(const struct config *c, const char *id);
 struct drive_config *config_find_drive(const struct config *c, const char *id);
+struct throttle_group *config_find_throttle(const struct config *c, const char *id);
 
 #endif

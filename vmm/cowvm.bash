@@ -33,6 +33,13 @@ _cowvm_usage() {
 		on && (/^-/ || /^ +(\[|-netdev |,)/ || !/^ {16}/)'
 }
 
+# Does it take no argument?  In -help its meaning follows, at the 17th character.
+_cowvm_is_flag() {
+	"$1" -help 2>/dev/null | awk -v o="-$2" '
+		$1 == o { flag = length(o) > 14 || substr($0, length(o) + 2, 1) == " "; exit }
+		END { exit !flag }'
+}
+
 # Values of one key, as the usage has them: "key=a|b|c".
 _cowvm_values() {
 	local text=$1 key=$2 list
@@ -85,7 +92,14 @@ _cowvm_list() {
 			return
 		fi
 		usage+=$(_cowvm_usage "$cowvm" netdev) ;;
-	object) [[ $head ]] || _cowvm_reply "" "$item" $("$cowvm" -object help 2>/dev/null | sed 1d) ;;
+	object)
+		if [[ $head ]]; then
+			_cowvm_reply "$head" "$item" id= $("$cowvm" -object "$first,help" 2>/dev/null |
+				sed -n 's/^  \([^=]*=\).*/\1/p')
+		else
+			_cowvm_reply "" "$item" help $("$cowvm" -object help 2>/dev/null | sed 1d)
+		fi
+		return ;;
 	machine | M | cpu | accel)
 		[[ $head ]] || _cowvm_reply "" "$item" help $("$cowvm" "-$option" help 2>/dev/null |
 			sed -n '1d; /:/d; s/^x86 //; s/ .*//; p') ;;
@@ -104,9 +118,9 @@ _cowvm() {
 	COMPREPLY=()
 	option=${prev#-}
 	option=${option#-}
-	[[ $prev == -* && ${#words[@]} -gt 2 ]] || option=
+	[[ $prev == -* && ${#words[@]} -gt 2 ]] && ! _cowvm_is_flag "$cowvm" "$option" || option=
 	case $option in
-	hd[abcd] | cdrom | bios | kernel | initrd | pidfile | D | readconfig | L)
+	hd[abcd] | cdrom | bios | kernel | initrd | pidfile | D | readconfig | L | mem-path)
 		_cowvm_files "" "$cur" ;;
 	vga | parallel) _cowvm_reply "" "$cur" $(_cowvm_usage "$cowvm" "$option" |
 		sed 's/^-[a-z]* \[\{0,1\}\([a-z|]*\).*/\1/; s/|/ /g') ;;
@@ -114,14 +128,14 @@ _cowvm() {
 	trace) _cowvm_reply "" "$cur" help $("$cowvm" -trace help 2>/dev/null) ;;
 	serial | monitor | debugcon)
 		_cowvm_reply "" "$cur" stdio mon:stdio file: pty unix: null none chardev: ;;
-	"" | h | help | version | enable-kvm | snapshot | nographic | no-* | S | daemonize | nodefaults)
+	"")
 		if [[ $cur == -* ]]; then
 			_cowvm_reply "" "$cur" $("$cowvm" -help 2>/dev/null | sed -n 's/^\(-[^ ]*\).*/\1/p' |
 				sort -u)
 		else
 			_cowvm_files "" "$cur"
 		fi ;;
-	append | name | uuid | m | smp | echr | loadvm) ;;
+	append | uuid | echr | loadvm) ;;
 	*) _cowvm_list "$cowvm" "$option" "$cur" ;;
 	esac
 }

@@ -9,18 +9,29 @@
 
 #include <errno.h>
 
-/* The group that a drive before this one is in, or a new one; NULL: no limits. */
-static struct throttle_group *limits_for(struct vm *vm, const struct drive_config *c)
+/* The -object of that name, or what a drive before this one has made. */
+static struct throttle_group *find_group(struct vm *vm, const char *name)
 {
+	struct throttle_group *group = config_find_throttle(vm->config, name);
+
 	list_for_each (pos, &vm->drives) {
 		struct drive *d = list_entry(pos, struct drive, link);
 
-		if (!c->limits_group || !d->limits ||
-		    strcmp(throttle_group_name(d->limits), c->limits_group) != 0)
-			continue;
+		if (!group && d->limits && !strcmp(throttle_group_name(d->limits), name))
+			group = d->limits;
+	}
+	return group;
+}
+
+/* The drive's group, there already or a new one; NULL: no limits. */
+static struct throttle_group *limits_for(struct vm *vm, const struct drive_config *c)
+{
+	struct throttle_group *group = c->limits_group ? find_group(vm, c->limits_group) : NULL;
+
+	if (group) {
 		if (throttle_limits_any(&c->limits))
-			throttle_set(d->limits, &c->limits);
-		return throttle_group_ref(d->limits);
+			throttle_set(group, &c->limits);
+		return throttle_group_ref(group);
 	}
 	if (!c->limits_group && !throttle_limits_any(&c->limits))
 		return NULL;
@@ -43,7 +54,7 @@ static int open_drive(struct vm *vm, const struct drive_config *c, struct error 
 		.share_rw = c->share_rw,
 		.werror = c->werror,
 		.rerror = c->rerror,
-		.image = c->image.n ? &c->image : NULL,
+		.image = c->image.n || (c->format && !c->cdrom && !c->file) ? &c->image : NULL,
 		.unlock = &unlock,
 	};
 	struct drive *d;

@@ -4,6 +4,7 @@
  * that node's options: what a drive is opened with says its whole chain.  Nodes that no
  * other uses, and those that a -device names, become drives. */
 #include "block/driver.h"
+#include "block/names.h"
 #include "vmm/options.h"
 
 #include <errno.h>
@@ -40,9 +41,45 @@ static struct node_config *find_node(const struct config *c, const char *name)
 
 /* --- the option ------------------------------------------------------------------------ */
 
+/* What stands over an image and is the drive's business here. */
+#define FILTER_KEYS                                                                                \
+	"driver node-name file file. read-only auto-read-only discard detect-zeroes "              \
+	"cache.direct cache.no-flush"
+
 static bool is_filter(const char *driver)
 {
-	return !strcmp(driver, "copy-on-read");
+	return !strcmp(driver, "copy-on-read") || !strcmp(driver, "throttle");
+}
+
+/* Is all that lies over this "file.file.driver" a filter, too? */
+static bool is_under_filters(const struct opts *o, const char *name)
+{
+	for (const char *p = name; strcmp(p, "driver") != 0; p += 5) {
+		AUTO_FREE char *above = xasprintf("%.*sdriver", (int)(p - name), name);
+		const char *driver = opts_get(o, above);
+
+		if (strncmp(p, "file.", 5) != 0 || !driver || !is_filter(driver))
+			return false;
+	}
+	return true;
+}
+
+static int check_filter(const struct opts *o, const char *driver, struct error *err)
+{
+	bool throttle = !strcmp(driver, "throttle");
+
+	if (throttle && !opts_has(o, "throttle-group"))
+		return err_set(err, -EINVAL, "Parameter 'throttle-group' is missing");
+	for (unsigned i = 0; i < o->n; i++) {
+		const char *name = o->v[i].name;
+
+		if (!name_in_keys(FILTER_KEYS, name) &&
+		    !(throttle && !strcmp(name, "throttle-group")))
+			return err_set(err, -EINVAL,
+				       "Block format '%s' does not support the option '%s'", driver,
+				       name);
+	}
+	return 0;
 }
 
 static bool has_below(const struct opts *o, const char *child)
@@ -66,7 +103,7 @@ static int check_drivers(const struct opts *o, struct error *err)
 		const char *name = o->v[i].name, *value = o->v[i].value;
 
 		if (strcmp(last_part(name), "driver") ||
-		    (name == last_part(name) && is_filter(value)))
+		    (is_filter(value) && is_under_filters(o, name)))
 			continue;
 		if (!image_driver_find(value) && !image_is_protocol(value))
 			return err_set(err, -EINVAL, "Parameter '%s' does not accept value '%s'",
@@ -102,6 +139,11 @@ static int use_references(const struct config *c, const struct opts *o, struct e
 				err, -ENODEV, "%sCannot find device='%s' nor node-name='%s'",
 				strcmp(opt->name, "backing") ? "" : "Could not open backing file: ",
 				opt->value, opt->value);
+		if (n && is_filter(opts_get(&n->opts, "driver")) &&
+		    !is_filter(opts_get(o, "driver")))
+			return err_set(err, -ENOTSUP,
+				       "Node '%s' can only be under other filters and devices",
+				       n->name);
 		if (n)
 			n->used = true;
 	}
@@ -177,6 +219,43 @@ static bool may_be_read_only(const struct opts *all)
 	return opts_get_bool(all, key, &on, &ignored) == 0 && on;
 }
 
+/* What a filter says and the one below it does not. */
+static void hand_down(const struct opts *filter, struct opts *below)
+{
+	static const char *const keys[] = {"detect-zeroes", "cache.direct", "cache.no-flush"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
+		if (opts_has(filter, keys[i]) && !opts_has(below, keys[i]))
+			opts_set(below, keys[i], opts_get(filter, keys[i]));
+}
+
+/* The filters on top become the drive's own; what is left is the image's. */
+static int take_filters(const struct config *c, struct drive_config *d, struct opts *all,
+			struct error *err)
+{
+	const char *driver;
+
+	while ((driver = opts_get(all, "driver")) && is_filter(driver)) {
+		const char *group = opts_get(all, "throttle-group");
+		struct opts below;
+
+		if (check_filter(all, driver, err) < 0)
+			return err->code;
+		if (group && !config_find_throttle(c, group))
+			return err_set(err, -ENOENT, "Throttle group '%s' does not exist", group);
+		if (group && d->limits_group)
+			return err_set(err, -ENOTSUP,
+				       "a drive has one throttle group: not '%s', too", group);
+		d->copy_on_read |= !group;
+		d->limits_group = group ? xstrdup(group) : d->limits_group;
+		opts_sub(all, "file.", &below);
+		hand_down(all, &below);
+		opts_fini(all);
+		*all = below;
+	}
+	return 0;
+}
+
 static int make_drive(struct config *c, const struct node_config *n, enum view view,
 		      struct error *err)
 {
@@ -198,12 +277,11 @@ static int make_drive(struct config *c, const struct node_config *n, enum view v
 		d->readonly = true;
 	discard = opts_get(&all, "discard");
 	d->discard_unmap = discard && (!strcmp(discard, "unmap") || !strcmp(discard, "on"));
-	if (ret == 0 && is_filter(opts_get(&all, "driver"))) {
-		d->copy_on_read = true;
-		opts_sub(&all, "file.", &d->image);
-		opts_set(&d->image, "node-name", n->name);
-	} else if (ret == 0) {
+	if (ret == 0)
+		ret = take_filters(c, d, &all, err);
+	if (ret == 0) {
 		opts_sub(&all, "", &d->image);
+		opts_set(&d->image, "node-name", n->name);
 	}
 	opts_fini(&all);
 	if (view == HIDDEN)

@@ -108,11 +108,27 @@ static int parse_share(struct vnc_config *v, const char *text, struct error *err
 	return 0;
 }
 
+/* As for all of the reference's sockets: one that is said to be on is the only one. */
+static int parse_families(struct vnc_config *v, const struct opts *o, struct error *err)
+{
+	bool v4 = false, v6 = false;
+
+	if (opts_get_bool(o, "ipv4", &v4, err) < 0 || opts_get_bool(o, "ipv6", &v6, err) < 0)
+		return err->code;
+	if (opts_has(o, "ipv4") && opts_has(o, "ipv6") && !v4 && !v6)
+		return err_set(err, -EINVAL, "Cannot disable IPv4 and IPv6 at same time");
+	v->no_ipv4 = (opts_has(o, "ipv4") || v6) && !v4;
+	v->no_ipv6 = (opts_has(o, "ipv6") || v4) && !v6;
+	return 0;
+}
+
 static int parse_rest(struct vnc_config *v, const struct opts *o, struct error *err)
 {
 	const char *to = opts_get(o, "to");
 	int ret = opts_get_bool(o, "password", &v->password, err);
 
+	if (ret == 0)
+		ret = parse_families(v, o, err);
 	if (ret == 0)
 		ret = parse_share(v, opts_get(o, "share"), err);
 	if (ret == 0)

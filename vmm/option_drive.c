@@ -187,7 +187,8 @@ static void image_options(struct drive_config *d, const struct opts *o)
 	for (unsigned i = 0; i < o->n; i++) {
 		const struct opt *opt = &o->v[i];
 
-		if (parse_choice(opt->name, own) < 0 && !throttle_is_option(opt->name) &&
+		if (parse_choice(opt->name, own) < 0 &&
+		    !throttle_is_option(opt->name, THROTTLE_DRIVE) &&
 		    !(opt->bare && !strncmp(opt->name, "no", 2) &&
 		      parse_choice(opt->name + 2, own) >= 0))
 			opts_add(&d->image, opt->name, opt->value, opt->bare);
@@ -201,7 +202,7 @@ static bool names_file(const struct opts *image)
 
 static int format_help(struct config *c)
 {
-	printf("Supported formats: file host_device luks nbd qcow2 raw\n");
+	printf("Supported formats: file host_device luks nbd null-aio null-co qcow2 raw\n");
 	c->writes_nothing = true;
 	return 0;
 }
@@ -239,12 +240,12 @@ int option_drive(struct config *c, const struct option_use *use, struct error *e
 	image_options(d, o);
 	opts_get_str(o, "group", &d->limits_group);
 	opts_get_str(o, "throttling.group", &d->limits_group);
-	ret = throttle_limits_parse(&d->limits, o, err);
+	ret = throttle_limits_parse(&d->limits, o, THROTTLE_DRIVE, err);
 	if (ret == 0)
 		ret = drive_flags(c, d, o, err);
 	if (ret == 0)
 		ret = drive_place(d, o, err);
-	if (ret == 0 && !d->file && !d->cdrom && !names_file(&d->image))
+	if (ret == 0 && !d->file && !d->cdrom && !d->format && !names_file(&d->image))
 		ret = err_set(err, -EINVAL, "Must specify either driver or file");
 	return ret;
 }

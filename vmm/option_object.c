@@ -1,11 +1,23 @@
-/* -object: secrets, which encrypted images are opened with, sources of entropy, and files
- * of what passes a network.
+/* -object: secrets, which encrypted images are opened with, sources of entropy, files
+ * of what passes a network, and limits that drives share.
  *
  * Nothing else is kept of what was said of secrets. */
 #include "vmm/options.h"
 
 #include <errno.h>
 #include <stdio.h>
+
+static void print_throttle_help(void)
+{
+	static const char *const kinds[] = {"bps", "iops"}, *const ways[] = {"read", "total",
+									     "write"};
+	static const char *const ends[] = {"", "-max", "-max-length"};
+
+	printf("throttle-group options:\n  limits=<ThrottleLimits>\n");
+	for (unsigned i = 0; i < 18; i++)
+		printf("%s  x-%s-%s%s=<int>\n", i == 9 ? "  x-iops-size=<int>\n" : "", kinds[i / 9],
+		       ways[i / 3 % 3], ends[i % 3]);
+}
 
 static int print_help(struct config *c, const struct opts *o)
 {
@@ -20,12 +32,14 @@ static int print_help(struct config *c, const struct opts *o)
 	else if (opts_has(o, "filter-dump") || !strcmp(type, "filter-dump"))
 		printf("filter-dump options:\n  file=<string>\n  maxlen=<uint32>\n"
 		       "  netdev=<string>\n  queue=<NetFilterDirection>\n  status=<string>\n");
+	else if (opts_has(o, "throttle-group") || !strcmp(type, "throttle-group"))
+		print_throttle_help();
 	else if (opts_has(o, "rng-builtin") || !strcmp(type, "rng-builtin"))
 		printf("There are no options for rng-builtin.\n");
 	else
 		printf("List of user creatable objects:\n  filter-dump\n  rng-builtin\n  "
 		       "rng-random\n"
-		       "  secret\n");
+		       "  secret\n  throttle-group\n");
 	return 0;
 }
 
@@ -106,6 +120,37 @@ static int add_filter(struct config *c, const struct option_use *use, struct err
 	return 0;
 }
 
+static int add_throttle(struct config *c, const struct opts *o, struct error *err)
+{
+	const char *id = opts_get(o, "id");
+	struct throttle_limits limits;
+	struct throttle_config *t;
+
+	for (unsigned i = 0; i < o->n; i++) {
+		const char *name = o->v[i].name;
+
+		if (strcmp(name, "qom-type") && strcmp(name, "id") &&
+		    !throttle_is_option(name, THROTTLE_OBJECT))
+			return err_set(err, -EINVAL, "Invalid parameter '%s'", name);
+	}
+	if (!id)
+		return err_set(err, -EINVAL, "Parameter 'id' is missing");
+	if (!is_identifier(id))
+		return err_set(err, -EINVAL, "Parameter 'id' expects an identifier");
+	if (throttle_limits_parse(&limits, o, THROTTLE_OBJECT, err) < 0)
+		return err->code;
+	t = xnew(struct throttle_config);
+	t->group = throttle_group_new(id, &limits);
+	list_append(&c->throttles, &t->link);
+	return 0;
+}
+
+static bool has_object(const struct config *c, const char *id)
+{
+	return secrets_find(&c->secrets, id) || has_rng(c, id) || has_filter(c, id) ||
+	       config_find_throttle(c, id);
+}
+
 int option_object(struct config *c, const struct option_use *use, struct error *err)
 {
 	const struct opts *o = use->opts;
@@ -115,12 +160,14 @@ int option_object(struct config *c, const struct option_use *use, struct error *
 		return err_set(err, -EINVAL, "Parameter 'qom-type' is missing");
 	if (!strcmp(type, "help") || opts_has(o, "help") || opts_has(o, "?"))
 		return print_help(c, o);
-	if (id && (secrets_find(&c->secrets, id) || has_rng(c, id) || has_filter(c, id)))
+	if (id && has_object(c, id))
 		return err_set(err, -EEXIST, "Duplicate ID '%s' for object", id);
 	if (!strcmp(type, "rng-random") || !strcmp(type, "rng-builtin"))
 		return add_rng(c, o, !strcmp(type, "rng-builtin"), err);
 	if (!strcmp(type, "filter-dump"))
 		return add_filter(c, use, err);
+	if (!strcmp(type, "throttle-group"))
+		return add_throttle(c, o, err);
 	if (strcmp(type, "secret"))
 		return err_set(err, -EINVAL, "Parameter 'qom-type' does not accept value '%s'",
 			       type);

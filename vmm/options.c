@@ -84,7 +84,9 @@ const struct option options[] = {
 	     "for it at the monitor's command 'cont'\n"
 	     "also: rng-random,id=id[,filename=file] and rng-builtin,id=id, for virtio-rng-pci;\n"
 	     "filter-dump,id=id,netdev=dev,file=file[,maxlen=len][,queue=all|rx|tx]\n"
-	     "[,status=on|off] writes what passes a -netdev to a file, for tcpdump -r",
+	     "[,status=on|off] writes what passes a -netdev to a file, for tcpdump -r;\n"
+	     "throttle-group,id=id[,limits.bps-total=n][,limits.iops-read-max=n][,...]: limits\n"
+	     "that -drive throttling.group=id and -blockdev throttle share",
 	     option_object, GROUP_STANDARD, "qom-type", NULL),
 	PLAIN("global", "driver.property=value", "not available: give the property to -device",
 	      option_global, GROUP_STANDARD),
@@ -140,6 +142,7 @@ const struct option options[] = {
 	     "-blockdev file|host_device,filename=file[,locking=auto|on|off]\n"
 	     "-blockdev qcow2|raw|luks,file=node[,backing=node]\n"
 	     "-blockdev copy-on-read,file=node\n"
+	     "-blockdev throttle,throttle-group=id,file=node\n"
 	     "-blockdev null-co|null-aio[,size=n][,latency-ns=n][,read-zeroes=on|off]",
 	     "an image that others and -device name by its node name; file= and backing=\n"
 	     "take the name of a node or, as file.driver=..., what describes one.  Options\n"
@@ -156,6 +159,7 @@ const struct option options[] = {
 	LIST("vnc",
 	     "none|[host]:number|unix:path[,id=name][,password=on|off]\n"
 	     "     [,to=number][,share=allow-exclusive|force-shared|ignore]\n"
+	     "     [,ipv4=on|off][,ipv6=on|off]\n"
 	     "     [,websocket=on|[host:]port]",
 	     "show the display to VNC clients, on TCP port 5900 + number; without a host\n"
 	     "only to those on this machine.  With password=on nobody gets in until the\n"
@@ -214,7 +218,8 @@ const struct option options[] = {
 	LIST("boot",
 	     "[order=drives][,once=drives][,menu=on|off]\n"
 	     "      [,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
-	     "'drives': floppy (a), hard disk (c), CD-ROM (d), network (n)", option_boot,
+	     "'drives': hard disk (c), CD-ROM (d), network (n); there is no floppy (a)",
+	     option_boot,
 	     GROUP_BOOT, "order", "order once menu splash-time reboot-timeout strict"),
 	STORE("bios", "file", "set the filename for the BIOS", option_text, GROUP_BOOT, bios),
 	PLAIN("L", "path", "add a directory to search for firmware", option_firmware_dir,

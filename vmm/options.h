@@ -71,7 +71,7 @@ void option_object_hide(char *text);
 /* option_char.c */
 option_fn option_serial, option_monitor, option_chardev, option_mon, option_debugcon,
 	option_nographic, option_echr, option_parallel;
-/* option_net.c: networking, accepted until it is there */
+/* option_net.c */
 option_fn option_net, option_netdev, option_nic;
 /* option_display.c */
 option_fn option_display, option_vga, option_vnc;

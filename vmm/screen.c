@@ -74,6 +74,8 @@ static int open_vnc(struct vm *vm, struct vnc_display *d, struct error *err)
 		.ws_host = c->ws_host,
 		.ws_port = c->ws_port,
 		.password = c->password,
+		.no_ipv4 = c->no_ipv4,
+		.no_ipv6 = c->no_ipv6,
 		.share = (enum vnc_share)c->share,
 	};
 

@@ -115,6 +115,16 @@ static int convert(struct vm *vm, const struct device_class *cls, const struct o
 	return 0;
 }
 
+/* What -drive says of a disk that -device shows and does not name the serial number of. */
+static const char *serial_of_drive(struct vm *vm, const struct device_class *cls,
+				   const struct opts *props)
+{
+	const char *id = opts_get(props, "drive");
+	struct drive *d = id && find_prop(cls, "serial") ? vm_find_drive(vm, id) : NULL;
+
+	return d && !opts_has(props, "serial") ? d->config->serial : NULL;
+}
+
 /* The bus of that controller, by its id, or of the last one there is. */
 static struct device *serial_bus(struct vm *vm, const char *bus)
 {
@@ -171,9 +181,10 @@ static int check_bootindex(struct vm *vm, const struct device *dev, struct error
 static int add_user_device(struct vm *vm, const struct device_config *c, struct error *err)
 {
 	const struct device_class *cls = device_class_find(c->driver);
-	AUTO_FREE struct prop_value *values = xnew_n(struct prop_value, c->props.n + 1);
+	AUTO_FREE struct prop_value *values = xnew_n(struct prop_value, c->props.n + 2);
 	AUTO_FREE char *rom = NULL;
 	struct device_args args = {.id = c->id, .values = values};
+	const char *serial;
 	struct device *dev;
 	int ret;
 
@@ -186,6 +197,9 @@ static int add_user_device(struct vm *vm, const struct device_config *c, struct 
 		if (ret < 0)
 			return ret;
 	}
+	serial = serial_of_drive(vm, cls, &c->props);
+	if (serial)
+		values[args.n_values++] = (struct prop_value){.name = "serial", .text = serial};
 	if (is_nic(cls) && !opts_has(&c->props, "romfile"))
 		rom = vm_nic_rom(vm, cls->name);
 	if (rom)

@@ -21,6 +21,7 @@ struct vnc_options {
 	const char *ws_host;
 	u32 ws_port;   /* of WebSocket connections, 0: none */
 	bool password; /* nobody gets in without one */
+	bool no_ipv4, no_ipv6;
 	enum vnc_share share;
 	struct vnc *first; /* another server that will be freed after this one, or NULL */
 };

@@ -80,17 +80,22 @@ static int listen_at(struct vnc *v, const struct addrinfo *list, u32 port, bool 
 	return made ? made : failed;
 }
 
-static int listen_tcp(struct vnc *v, const char *host, u32 first, u32 last, struct error *err)
+static int listen_tcp(struct vnc *v, const struct vnc_options *opt, const char *host, u32 first,
+		      u32 last, struct error *err)
 {
-	struct addrinfo hints = {
-		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+	struct addrinfo hints = {.ai_family = opt->no_ipv6   ? AF_INET
+					      : opt->no_ipv4 ? AF_INET6
+							     : AF_UNSPEC,
+				 .ai_socktype = SOCK_STREAM,
+				 .ai_flags = AI_PASSIVE};
+	const char *here = opt->no_ipv4 ? "::1" : "127.0.0.1";
 	bool websocket = v->n_listeners > 0;
 	struct addrinfo *list;
-	int ret = getaddrinfo(host ? host : "127.0.0.1", "0", &hints, &list);
+	int ret = getaddrinfo(host ? host : here, "0", &hints, &list);
 
 	if (ret)
-		return err_set(err, -ENOENT, "address resolution failed for %s:%u: %s", host, first,
-			       gai_strerror(ret));
+		return err_set(err, -ENOENT, "address resolution failed for %s:%u: %s",
+			       host ? host : here, first, gai_strerror(ret));
 	do {
 		ret = listen_at(v, list, first, websocket);
 	} while (ret == -EADDRINUSE && first++ < last);
@@ -127,10 +132,10 @@ static int listen_unix(struct vnc *v, const char *path, struct error *err)
 int vnc_listen(struct vnc *v, const struct vnc_options *opt, struct error *err)
 {
 	int ret = opt->path ? listen_unix(v, opt->path, err)
-			    : listen_tcp(v, opt->host, opt->port, opt->port_last, err);
+			    : listen_tcp(v, opt, opt->host, opt->port, opt->port_last, err);
 
 	if (ret == 0 && opt->ws_port)
-		ret = listen_tcp(v, opt->ws_host ? opt->ws_host : opt->host, opt->ws_port,
+		ret = listen_tcp(v, opt, opt->ws_host ? opt->ws_host : opt->host, opt->ws_port,
 				 opt->ws_port, err);
 	if (ret < 0)
 		vnc_unlisten(v);

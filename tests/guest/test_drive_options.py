@@ -52,7 +52,13 @@ def test_what_makes_no_sense_is_refused(args, words):
 
 
 def test_formats_are_listed():
-    assert re.fullmatch(r"Supported formats:( \w+)+\n", run(COWVM, "-drive", "format=help").stdout)
+    ours, theirs = [run(program, "-drive", "format=help").stdout.split(": ")[1].split()
+                    for program in (COWVM, "qemu-system-x86_64")]
+    assert ours == sorted(ours) and set(ours) < set(theirs)
+    for name in ours:
+        done = run(COWVM, "-display", "none", "-net", "none", "-loadvm", "nosuch", "-drive",
+                   "if=none,driver=" + name, ok=(1,))
+        assert "Unknown driver" not in done.stdout, done.stdout
 
 
 def depths(image):
@@ -97,6 +103,14 @@ def test_a_drive_that_no_device_shows_has_a_medium_to_change():
         assert vm.monitor("info block d").startswith("d: [not inserted]")
         assert vm.monitor("change d raw.img raw") == ""
         assert "raw.img (raw" in vm.monitor("info block d")
+
+
+def test_what_a_drive_says_of_its_serial_number_holds_for_the_device():
+    two = [NONE + ",serial=S1", "file=top.qcow2,if=none,id=e,serial=S2"]
+    with Vm("-S", "-drive", two[0], "-device", "virtio-blk-pci,drive=d", "-drive", two[1],
+            "-device", "ide-hd,drive=e,serial=S3", serial=False) as vm:
+        tree = vm.monitor("info qtree")
+    assert re.findall(r'serial = "(S\d)"', tree) == ["S1", "S3"]
 
 
 def test_two_machines_share_a_raw_disk_when_both_say_so():

@@ -1,8 +1,11 @@
 """-blockdev, and `info block` of the images that it makes."""
+import contextlib
 import re
+import time
 
 import pytest
 
+import guests
 from tools import COWVM, blank, cowimg, qemu_img, run
 from vm import Vm
 
@@ -54,6 +57,26 @@ RAW = dict(driver="file", filename="raw.img")
     (node(**RAW, node_name="a", foo="1"), "Block protocol 'file' doesn't support the option 'foo'"),
     (node(**RAW, node_name="a", read_only="on") + ["-device", "ide-hd,drive=a"],
      "Block node is read-only"),
+    (node(**RAW, node_name="a") + node(driver="throttle", file="a", node_name="t"),
+     "Parameter 'throttle-group' is missing"),
+    (node(driver="qcow2", file__driver="throttle", node_name="t"),
+     "Parameter 'file.driver' does not accept value 'throttle'"),
+    (node(driver="throttle", throttle_group="g", node_name="t"), "Parameter 'file' is missing"),
+    (node(**RAW, node_name="a") + node(driver="throttle", throttle_group="g", file="a",
+                                       node_name="t"), "Throttle group 'g' does not exist"),
+    (node(**RAW, node_name="a") + node(driver="copy-on-read", file="a", node_name="t", foo="1"),
+     "Block format 'copy-on-read' does not support the option 'foo'"),
+    (["-object", "throttle-group,id=g"] + node(**RAW, node_name="a") +
+     node(driver="throttle", throttle_group="g", file="a", node_name="t") +
+     node(driver="qcow2", file="t", node_name="q"),
+     "Node 't' can only be under other filters and devices"),
+    (["-object", "throttle-group,id=g,x-bps-total=1,x-bps-read=2"],
+     "bps/iops/max total values and read/write values cannot be used at the same time"),
+    (["-object", "throttle-group,id=g,bps-total=1"], "Invalid parameter 'bps-total'"),
+    (["-object", "throttle-group,x-bps-total=1"], "Parameter 'id' is missing"),
+    (["-object", "throttle-group,id=g"] * 2, "Duplicate ID 'g' for object"),
+    (["-drive", "file=raw.img,format=raw,throttling.foo=1"],
+     "Block format 'raw' does not support the option 'throttling.foo'"),
     (node(**RAW, node_name="a") + ["-device", "ide-hd,drive=a"] * 2,
      "Drive 'a' is already in use by another device"),
 ])
@@ -124,3 +147,47 @@ def test_cache_modes_are_shown_as_the_reference_does(disks, option, words):
     with Vm("-S", "-drive", "file=top.qcow2,if=virtio,id=d,%s" % option, serial=False) as vm:
         said = vm.monitor("info block d")
         assert re.search(r"Cache mode: +(.*?)\r?$", said, re.M).group(1) == words
+
+
+LIMITS = [
+    ["-object", "throttle-group,id=g,x-bps-total=36864",
+     *node(driver="file", filename="slow.img", node_name="f", locking="off"),
+     *node(driver="raw", file="f", node_name="r"),
+     *node(driver="throttle", throttle_group="g", file="r", node_name="t")],
+    ["-object", '{"qom-type": "throttle-group", "id": "g", "limits": {"bps-total": 36864}}',
+     "-blockdev", '{"driver": "throttle", "throttle-group": "g", "node-name": "t", "file": '
+     '{"driver": "raw", "file": {"driver": "file", "filename": "slow.img", "locking": "off"}}}'],
+    ["-object", "throttle-group,id=g,limits.bps-total=36864", "-drive",
+     "file=slow.img,format=raw,file.locking=off,if=none,id=t,throttling.group=g"],
+]
+
+
+def test_limits_of_an_object_hold_for_who_names_it(disks):
+    """96 sectors thrice, as in test_media: 144 KiB at 36 KiB a second."""
+    guests.disk_with(disks / "slow.img", guests.copies_sectors(disks, 100, 400, 96), 1 << 20)
+    with contextlib.ExitStack() as stack:
+        vms = []
+        for limits in LIMITS:
+            start = time.monotonic()
+            vms.append((start, stack.enter_context(
+                Vm(*limits, "-snapshot", "-device", "virtio-blk-pci,drive=t"))))
+        for start, vm in vms:
+            assert "bps=36864" in vm.monitor("info block t")
+            vm.serial.expect("copied")
+            assert time.monotonic() - start > 2
+
+
+def test_filters_lie_over_each_other_and_share_one_group(disks):
+    object_ = ["-object", "throttle-group,id=g,limits.iops-read=100,limits.iops-read-max=200"]
+    over = ["-blockdev", '{"driver": "throttle", "node-name": "t", "throttle-group": "g",'
+            '"detect-zeroes": "on", "file": {"driver": "copy-on-read", "file": {"driver": "qcow2",'
+            '"file": {"driver": "file", "filename": "top.qcow2"}}}}']
+    other = node(driver="null-co", node_name="n", size="1M") + node(
+        driver="throttle", throttle_group="g", file="n", node_name="m")
+    with Vm("-S", *object_, *over, *other, "-device", "virtio-blk-pci,drive=t", "-device",
+            "virtio-blk-pci,drive=m", serial=False) as vm:
+        said = vm.monitor("info block t")
+        assert "top.qcow2 (qcow2)" in said and "Detect zeroes:    on" in said
+        assert "iops_rd=100" in said and "group=g" in said
+        assert vm.monitor("block_set_io_throttle m 0 0 0 7 0 0") == ""
+        assert "iops=7 iops_rd=0" in vm.monitor("info block t")

@@ -170,6 +170,18 @@ def test_a_taken_port_is_said_or_passed_over():
             assert Rfb(("127.0.0.1", int(other))).picture()
 
 
+@pytest.mark.parametrize("kind, host", [("ipv4", "127.0.0.1"), ("ipv6", "::1")])
+def test_one_kind_of_address_can_be_asked_for(kind, host):
+    with socket.socket(socket.AF_INET6 if kind == "ipv6" else socket.AF_INET) as s:
+        try:
+            s.bind((host, 0))
+        except OSError:
+            pytest.skip("this host has no address " + host)
+    with Vm("-vnc", ":%d,to=9999,%s=on" % (1900 + os.getpid() % 700, kind)) as vm:
+        said = vm.monitor("info vnc")
+        assert re.findall(r"Server: (\S+):\d+ \((\w+)\)", said) == [(host, kind)]
+
+
 def test_speaks_over_a_websocket(echo):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -608,6 +608,15 @@ static void displays_are_understood(void **state)
 	assert_int_equal(v->ws_port, 80);
 	assert_true(v->password);
 	config_fini(&c);
+	accept(&c, "-vnc h:0,ipv4 -vnc h:1,ipv6=on -vnc h:2,ipv6=off -vnc h:3,ipv4=on,ipv6=on "
+		   "-vnc h:4");
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(vnc_nth(&c, i)->no_ipv4, i == 1);
+		assert_int_equal(vnc_nth(&c, i)->no_ipv6, i == 0 || i == 2);
+	}
+	config_fini(&c);
+	refuse("-vnc h:1,ipv4=off,ipv6=off",
+	       "-vnc h:1,ipv4=off,ipv6=off: Cannot disable IPv4 and IPv6 at same time");
 	accept(&c, "-display vnc=unix:a,,b");
 	assert_string_equal(vnc_nth(&c, 0)->path, "a,b");
 	config_fini(&c);

@@ -26,7 +26,7 @@ static u64 through(struct throttle_group *g, bool write, u64 bytes, unsigned sec
 	return sum;
 }
 
-static struct throttle_group *group(const char *text)
+static struct throttle_group *group_of(const char *text, enum throttle_owner owner)
 {
 	struct throttle_group *g;
 	struct throttle_limits l;
@@ -34,12 +34,17 @@ static struct throttle_group *group(const char *text)
 	struct opts o;
 
 	assert_int_equal(opts_parse(&o, text, NULL, &err), 0);
-	if (throttle_limits_parse(&l, &o, &err) < 0)
+	if (throttle_limits_parse(&l, &o, owner, &err) < 0)
 		fail_msg("%s", err.text);
 	opts_fini(&o);
 	assert_true(throttle_limits_any(&l));
 	g = throttle_group_new("g", &l);
 	return g;
+}
+
+static struct throttle_group *group(const char *text)
+{
+	return group_of(text, THROTTLE_DRIVE);
 }
 
 static void assert_near(u64 got, u64 expected)
@@ -132,14 +137,44 @@ static void nonsense_is_refused(void **state)
 		struct opts o;
 
 		assert_int_equal(opts_parse(&o, bad[i], NULL, &err), 0);
-		if (throttle_limits_parse(&l, &o, &err) >= 0)
+		if (throttle_limits_parse(&l, &o, THROTTLE_DRIVE, &err) >= 0)
 			fail_msg("'%s' was accepted", bad[i]);
 		assert_true(*err.text);
 		opts_fini(&o);
 	}
-	assert_true(throttle_is_option("iops_wr_max_length"));
-	assert_true(throttle_is_option("throttling.bps-read"));
-	assert_false(throttle_is_option("encrypt.key-secret"));
+}
+
+static void each_owner_has_two_spellings(void **state)
+{
+	static const char *const drive[] = {"iops_wr_max_length", "throttling.bps-read",
+					    "throttling.iops-size", "throttling.group", "group"};
+	static const char *const object[] = {"x-iops-write-max-length", "limits.bps-read",
+					     "limits.iops-size", "x-iops-size"};
+	static const char *const neither[] = {"encrypt.key-secret", "throttling.foo", "limits.",
+					      "x-bps"};
+	struct throttle_limits l;
+	struct throttle_group *g;
+
+	for (unsigned i = 0; i < ARRAY_LEN(drive); i++) {
+		assert_true(throttle_is_option(drive[i], THROTTLE_DRIVE));
+		assert_false(throttle_is_option(drive[i], THROTTLE_OBJECT));
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(object); i++) {
+		assert_true(throttle_is_option(object[i], THROTTLE_OBJECT));
+		assert_false(throttle_is_option(object[i], THROTTLE_DRIVE));
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(neither) * 2; i++)
+		assert_false(throttle_is_option(neither[i / 2], (enum throttle_owner)(i & 1)));
+	g = group_of("x-bps-read=5,limits.iops-write-max-length=7,limits.iops-write=2,"
+		     "x-iops-write-max=3,limits.iops-size=9",
+		     THROTTLE_OBJECT);
+	throttle_get(g, &l);
+	assert_int_equal(l.bps[1].avg, 5);
+	assert_int_equal(l.iops[2].avg, 2);
+	assert_int_equal(l.iops[2].max, 3);
+	assert_int_equal(l.iops[2].length, 7);
+	assert_int_equal(l.iops_size, 9);
+	throttle_group_put(g);
 }
 
 int main(void)
@@ -152,6 +187,7 @@ int main(void)
 		cmocka_unit_test(a_burst_lasts_as_long_as_it_may),
 		cmocka_unit_test(idle_time_is_not_saved_up),
 		cmocka_unit_test(nonsense_is_refused),
+		cmocka_unit_test(each_owner_has_two_spellings),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
