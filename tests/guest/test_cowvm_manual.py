@@ -211,6 +211,33 @@ def test_all_options_and_devices_are_offered(installed, tmp_path):
     assert completions(installed, "cowvm -device ", tmp_path) == set(devices()) | {"help"}
 
 
+def test_options_are_offered_behind_those_that_take_no_argument(installed, tmp_path):
+    flags = [m.group(1) for m in re.finditer(r"^-([\w-]+)(?:  |(?<=^.{15}) )", HELP, re.M)]
+    assert {"mem-prealloc", "S", "no-user-config"} <= set(flags) and len(flags) > 12
+    for flag in flags:
+        assert "-append" in completions(installed, "cowvm -%s -" % flag, tmp_path), flag
+
+
+@pytest.mark.parametrize("option", sorted(o for o in ROWS if "=" in ROWS[o]))
+def test_every_key_of_an_option_is_offered(installed, tmp_path, option):
+    keys = set(re.findall(r"[\[,(]([a-z][\w.-]*)=", ROWS[option]))
+    if option in ("device", "object", "global", "cpu"):     # each driver and type has its own
+        return
+    assert keys <= {k.rstrip("=") for k in completions(installed, "cowvm -%s x," % option,
+                                                       tmp_path)}
+
+
+def test_every_object_has_an_entry_and_its_keys_are_offered(installed, tmp_path):
+    types = run(COWVM, "-object", "help").stdout.split()[5:]
+    assert "secret" in types and completions(installed, "cowvm -object ", tmp_path) == {
+        "help", *types}
+    for name in types:
+        said = run(COWVM, "-object", name + ",help").stdout
+        keys = set(re.findall(r"^  ([\w-]+=)", said, re.M)) | {"id="}
+        assert completions(installed, "cowvm -object %s," % name, tmp_path) == keys
+        assert name in manual_of("object")
+
+
 def test_all_subcommands_and_their_options_are_offered(installed, tmp_path):
     said = run(COWIMG, "--help").stdout
     commands = re.findall(r"^  (\w+) ", said.split("Command syntax:")[1].split("\n\n")[0], re.M)

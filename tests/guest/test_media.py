@@ -54,6 +54,34 @@ def test_media_come_and_go(tmp_path, images):
         assert vm.quit() == 0
 
 
+def test_a_tray_that_the_guest_keeps_shut_opens_by_force_only(tmp_path, images):
+    one, two = images
+    disk = guests.disk_with(tmp_path / "d", guests.locks_tray(tmp_path))
+    locked = ("Error: Device 'ide1-cd0' is locked and force was not specified, wait for tray to "
+              "open and try again")
+    args = ["-drive", "file=%s,format=raw" % disk, "-cdrom", one]
+    with Vm(*args) as vm:
+        vm.serial.expect("locked")
+        assert "Removable device: locked, tray closed" in cd(vm)
+        assert vm.monitor("eject ide1-cd0") == locked
+        assert vm.monitor("change ide1-cd0 %s" % two) == locked
+        assert "one.iso" in cd(vm)
+        vm.serial.send("x")
+        vm.serial.expect("opened")
+        assert "Removable device: not locked, tray open" in cd(vm) and "one.iso" in cd(vm)
+        assert vm.monitor("eject ide1-cd0") == ""
+        assert vm.monitor("change ide1-cd0 %s" % two) == ""
+        assert "two.qcow2" in cd(vm) and "not locked, tray closed" in cd(vm)
+        assert vm.quit() == 0
+    with Vm(*args) as vm:
+        vm.serial.expect("locked")
+        assert vm.monitor("change ide1-cd0 -f %s" % two) == ""
+        assert "two.qcow2" in cd(vm)
+        assert vm.monitor("eject -f ide1-cd0") == ""
+        assert cd(vm).startswith("ide1-cd0: [not inserted]")
+        assert vm.quit() == 0
+
+
 def test_an_encrypted_medium_asks_for_its_passphrase(tmp_path):
     disc = crypt.create("ours", "qcow2-luks", tmp_path / "cd.qcow2")
     with Vm("-S") as vm:

@@ -1,10 +1,12 @@
 """Guest memory in a file, and all of it at once: it works as any, snapshots too."""
 import os
 import re
+import subprocess
 
 import pytest
 
 import guests
+import mounts
 from tools import COWVM, check_image, cowimg, run
 from vm import Vm
 
@@ -70,6 +72,109 @@ def test_a_snapshot_goes_on_in_a_fresh_process(tmp_path, there):
         assert vm.quit() == 0
     cowimg("snapshot", "--verify", disk)
     check_image(disk)
+
+
+def memory_file(vm, where):
+    """The guest's memory as the host sees it: a file without a name."""
+    for fd in os.listdir("/proc/%d/fd" % vm.pid):
+        path = "/proc/%d/fd/%s" % (vm.pid, fd)
+        name = os.readlink(path)
+        if name.startswith(str(where) + "/") and name.endswith(" (deleted)"):
+            return open(path, "rb")
+    raise AssertionError("no file in %s" % where)
+
+
+def count_in(memory):
+    memory.seek(0x8000)
+    return int.from_bytes(memory.read(2), "little")
+
+
+def test_what_the_guest_writes_is_in_the_file(tmp_path):
+    sector = guests.keeps_count(tmp_path)
+    disk = guests.qcow2_with(tmp_path / "disk.qcow2", sector)
+    where = tmp_path / "memory"
+    where.mkdir()
+    with Vm("-vga", "none", "-serial", "null", "-hda", disk, "-mem-path", where,
+            memory=48) as vm:
+        vm.serial.expect("[0-9A-F]{4}")
+        with memory_file(vm, where) as memory:
+            assert os.fstat(memory.fileno()).st_size == 48 << 20
+            memory.seek(0x7c00)
+            assert memory.read(64) == sector[:64]
+            first = count_in(memory)
+            vm.wait_for(lambda: count_in(memory) != first, 30, lambda: "it stands still")
+            vm.monitor("stop")
+            shown = vm.monitor("xp /1xh 0x8000").split(": ")[-1]
+            assert int(shown, 16) == count_in(memory)
+        said = vm.monitor("info memdev")
+        assert "share: true" in said and "mem-path: %s" % where in said
+        assert vm.quit() == 0
+    assert os.listdir(where) == []
+
+
+@pytest.fixture
+def huge(tmp_path):
+    """A hugetlbfs of its own, with 20 pages of 2 MiB if the host has them."""
+    where, pages = tmp_path / "huge", "/proc/sys/vm/nr_hugepages"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "hugetlbfs", "-o", "pagesize=2M", "none", where],
+                      stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("nobody here may mount a hugetlbfs")
+    with open(pages) as f:
+        before = f.read()
+    try:
+        with open(pages, "w") as f:
+            f.write(str(int(before) + 20))
+        with open(pages) as f:
+            yield where, int(f.read()) - int(before)
+    finally:
+        with open(pages, "w") as f:
+            f.write(before)
+        subprocess.run(["umount", where], check=True)
+
+
+def test_memory_in_huge_pages(tmp_path, huge):
+    where, pages = huge
+    disk = guests.qcow2_with(tmp_path / "disk.qcow2", guests.keeps_count(tmp_path))
+    said = run(COWVM, "-S", "-display", "none", "-mem-path", where, "-m", "31", ok=(1,)).stdout
+    assert "no multiple of its pages of 2097152 bytes" in said and said.count("\n") == 1
+    if pages < 20:
+        said = run(COWVM, "-S", "-display", "none", "-mem-path", where, "-m", "64", ok=(1,)).stdout
+        assert "Cannot allocate memory" in said and said.count("\n") == 1
+        return
+    with Vm("-vga", "none", "-serial", "null", "-drive", "file=%s,if=virtio" % disk,
+            "-mem-path", where, "-mem-prealloc", memory=32) as vm:
+        with open("/proc/%d/smaps" % vm.pid) as f:
+            assert re.search(r"(Shared|Private)_Hugetlb: +32768 kB", f.read())
+        for tag in ("one", "two"):
+            vm.serial.expect("[0-9A-F]{4}")
+            assert "rror" not in vm.monitor("savevm " + tag)
+        assert "rror" not in vm.monitor("loadvm one")
+        vm.serial.expect("[0-9A-F]{4}")
+        assert "torn" not in vm.serial.text
+        assert vm.quit() == 0
+
+
+def without_rights(command, folder):
+    """As somebody whom permissions of files hold back, even as root."""
+    folder.chmod(0o555)
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    return run(*(drop if os.geteuid() == 0 else []), *command, ok=(1,)).stdout
+
+
+def test_a_folder_that_takes_no_file_is_one_line(tmp_path):
+    folder, mount = tmp_path / "folder", tmp_path / "mount"
+    folder.mkdir()
+    command = [COWVM, "-S", "-display", "none", "-net", "none", "-m", "16", "-mem-path"]
+    said = without_rights([*command, folder], folder)
+    assert "can't open backing store %s for guest RAM: Permission denied" % folder in said
+    full = mounts.on_full_disk(folder, mount, 1024, [*command, "."])
+    read_only = mounts.on_read_only(folder, mount, [*command, "."])
+    assert full.returncode == read_only.returncode == 1
+    assert ". has room for 1 MiB, guest memory is 16 MiB" in full.stdout
+    assert "can't open backing store . for guest RAM: Read-only file system" in read_only.stdout
+    for text in (said, full.stdout, read_only.stdout):
+        assert text.count("\n") == 1
 
 
 def test_all_memory_is_taken_at_the_start():

@@ -256,6 +256,61 @@ graphics: mov	ax, 0x13
 """ + say("type\r\n"), work)
 
 
+def locks_tray(work):
+    """Keeps the CD drive shut (secondary master; ATA/ATAPI-6 9.8, MMC-3 6.14) until
+    something comes on COM1, then opens it."""
+    return boot_sector(HEAD + """
+main:	mov	si, offset lock
+	call	packet
+	mov	si, offset lock		# should the first have been told of a change
+	call	packet
+	mov	si, offset text
+	call	puts
+wait:	mov	dx, 0x3fd
+	in	al, dx
+	test	al, 1
+	jz	wait
+	mov	dx, 0x3f8
+	in	al, dx
+	mov	si, offset unlock
+	call	packet
+	call	packet
+	mov	si, offset text2
+	call	puts
+	jmp	halt
+packet:	mov	dx, 0x376
+	mov	al, 2
+	out	dx, al
+	mov	dx, 0x176
+	mov	al, 0xa0
+	out	dx, al
+	mov	dx, 0x174
+	xor	al, al
+	out	dx, al
+	inc	dx
+	out	dx, al
+	mov	dx, 0x177
+	mov	al, 0xa0
+	out	dx, al
+5:	in	al, dx
+	test	al, 0x80
+	jnz	5b
+	test	al, 8
+	jz	5b
+	mov	dx, 0x170
+	mov	cx, 6
+	rep	outsw
+	mov	dx, 0x177
+6:	in	al, dx
+	test	al, 0x80
+	jnz	6b
+	ret
+lock:	.byte	0x1e, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0
+unlock:	.byte	0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+	.byte	0x1b, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0
+""" + HALT + say("locked\r\n") + say("opened\r\n", "text2"), work)
+
+
 def multiboot_kernel(work, text):
     """Says the text and powers off."""
     return assemble("""
