@@ -63,10 +63,13 @@ static const struct names size_names[] = {
 
 static int get_number(const struct opts *o, const struct names *n, u64 *out, struct error *err)
 {
-	const char *value = opts_get(o, n->of_new);
+	const char *value = opts_get(o, n->of_new), *old = opts_get(o, n->of_old);
 
-	if (!value)
-		value = opts_get(o, n->of_old);
+	if (value && old)
+		return err_set(err, -EINVAL,
+			       "'%s' and its alias '%s' can't be used at the same time", n->of_new,
+			       n->of_old);
+	value = value ? value : old;
 	if (!value)
 		return 0;
 	if (*value == '-')

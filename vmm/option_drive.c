@@ -19,7 +19,8 @@ static struct drive_config *add_drive(struct config *c, const char *source)
 	return d;
 }
 
-/* share-rw=on of the device that will show it: the image is opened so. */
+/* share-rw=on of the device that will show it: the image is opened so.  A drive without a
+ * medium waits for a disc. */
 void config_share_drives(struct config *c)
 {
 	list_for_each (pos, &c->devices) {
@@ -30,6 +31,8 @@ void config_share_drives(struct config *c)
 
 		if (d)
 			(void)opts_get_bool(o, "share-rw", &d->share_rw, &err);
+		if (d && !d->file && !d->format && !d->image.n)
+			d->cdrom = d->readonly = true;
 	}
 }
 
@@ -104,7 +107,7 @@ static const struct choice {
 	 NULL,
 	 "invalid cache option"},
 	{"aio", {"threads", "native", "io_uring"}, NULL, "invalid aio option"},
-	{"discard", {"ignore", "off", "unmap", "on"}, "Invalid discard option '", "'"},
+	{"discard", {"ignore", "off", "unmap", "on"}, NULL, "Invalid discard option"},
 	{"detect-zeroes", {"off", "on", "unmap"}, "invalid parameter value: ", ""},
 	{"werror", {"report", "ignore", "stop", "enospc"}, "'", "' invalid write error action"},
 	{"rerror", {"report", "ignore", "stop"}, "'", "' invalid read error action"},
@@ -245,7 +248,8 @@ int option_drive(struct config *c, const struct option_use *use, struct error *e
 		ret = drive_flags(c, d, o, err);
 	if (ret == 0)
 		ret = drive_place(d, o, err);
-	if (ret == 0 && !d->file && !d->cdrom && !d->format && !names_file(&d->image))
+	if (ret == 0 && !d->file && !d->cdrom && !d->format && !names_file(&d->image) &&
+	    (d->interface != DRIVE_IF_NONE || d->image.n))
 		ret = err_set(err, -EINVAL, "Must specify either driver or file");
 	return ret;
 }

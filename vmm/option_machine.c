@@ -201,7 +201,8 @@ static int smp_numbers(const struct opts *o, u32 n[7], struct error *err)
 				      names[i]);
 	}
 	if (ret == 0 && (n[5] > 1 || n[6] > 1))
-		ret = err_set(err, -EINVAL, "dies and clusters must be 1 on this machine");
+		ret = err_set(err, -EINVAL, "%s not supported by this machine's CPU topology",
+			      names[n[5] > 1 ? 5 : 6]);
 	return ret;
 }
 

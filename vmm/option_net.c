@@ -81,6 +81,9 @@ static int check_card(const struct config *c, const struct opts *opts, const cha
 
 	if (mac && !net_parse_mac(mac, bytes))
 		return err_set(err, -EINVAL, "invalid syntax for ethernet address");
+	if (mac && bytes[0] & 1)
+		return err_set(err, -EINVAL,
+			       "NIC cannot have multicast MAC address (odd 1st byte)");
 	list_for_each (pos, &c->nets) {
 		const struct net_config *n = list_entry(pos, struct net_config, link);
 

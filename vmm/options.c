@@ -219,8 +219,7 @@ const struct option options[] = {
 	     "[order=drives][,once=drives][,menu=on|off]\n"
 	     "      [,splash-time=ms][,reboot-timeout=ms][,strict=on|off]",
 	     "'drives': hard disk (c), CD-ROM (d), network (n); there is no floppy (a)",
-	     option_boot,
-	     GROUP_BOOT, "order", "order once menu splash-time reboot-timeout strict"),
+	     option_boot, GROUP_BOOT, "order", "order once menu splash-time reboot-timeout strict"),
 	STORE("bios", "file", "set the filename for the BIOS", option_text, GROUP_BOOT, bios),
 	PLAIN("L", "path", "add a directory to search for firmware", option_firmware_dir,
 	      GROUP_BOOT),

@@ -169,7 +169,7 @@ int vm_screendump(struct vm *vm, const char *path, const char *format, struct er
 	if (format && !png && strcmp(format, "ppm") != 0)
 		return err_set(err, -EINVAL, "invalid parameter value: %s", format);
 	if (!display_has_screen(vm->screen->display))
-		return err_set(err, -ENODEV, "there is no display to take a screendump from");
+		return err_set(err, -ENODEV, "There is no console to take a screendump from");
 	display_refresh(vm->screen->display);
 	return surface_write(display_surface(vm->screen->display), path,
 			     png ? PICTURE_PNG : PICTURE_PPM, err);

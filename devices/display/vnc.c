@@ -144,9 +144,13 @@ void vnc_print_info(struct vnc *v, struct printer *p)
 {
 	const char *auth = v->wants_password ? "vnc" : "none";
 
-	for (unsigned i = 0; i < v->n_listeners; i++)
-		print_to(p, "  Server: %s%s\n    Auth: %s (Sub: none)\n", v->listeners[i].text,
-			 v->listeners[i].websocket ? " (Websocket)" : "", auth);
+	for (unsigned i = v->n_listeners; i-- > 0;) {
+		const struct vnc_listener *l = &v->listeners[i];
+		int bytes = (int)strlen(l->text) - 1; /* "127.0.0.1:5900 (ipv4)" */
+
+		print_to(p, "  Server: %.*s%s)\n    Auth: %s (Sub: none)\n", bytes, l->text,
+			 l->websocket ? " (Websocket)" : "", auth);
+	}
 	LOCK_SCOPE(&v->lock);
 	list_for_each (pos, &v->clients)
 		print_to(p, "  Client: %s\n    Auth: %s (Sub: none)\n",

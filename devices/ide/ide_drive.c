@@ -93,6 +93,8 @@ static int drive_init(struct ide_drive *d, enum ata_kind kind, struct error *err
 		return err_set(err, -EINVAL, "logical_block_size must be 512 for IDE");
 	if (strcmp(d->disk.write_cache, "auto"))
 		blk_set_write_cache(d->disk.blk, !strcmp(d->disk.write_cache, "on"));
+	if (kind == ATA_DISK && !blk_has_medium(d->disk.blk))
+		return err_set(err, -ENOMEDIUM, "Device needs media, but drive is empty");
 	if (kind == ATA_DISK && blk_is_readonly(d->disk.blk))
 		return err_set(err, -EROFS, "Block node is read-only");
 	if (kind == ATA_DISK && blk_bytes(d->disk.blk) < ATA_SECTOR)

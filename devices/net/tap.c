@@ -324,7 +324,7 @@ static int adopt_one(struct tap *t, const char *text, struct error *err)
 	int ret;
 
 	if (parse_u64(text, &fd) < 0 || fd > INT_MAX)
-		return err_set(err, -EINVAL, "Parameter 'fd' expects a number");
+		return err_set(err, -EINVAL, "Invalid file descriptor number '%s'", text);
 	ret = fcntl((int)fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 	if (ret < 0)
 		return err_set(err, ret, "%s: Can't use file descriptor %d: %s", t->end.name,
@@ -333,8 +333,7 @@ static int adopt_one(struct tap *t, const char *text, struct error *err)
 	fcntl(q->fd, F_SETFD, FD_CLOEXEC);
 	ret = sys_ioctl(q->fd, TUNGETIFF, &ifr);
 	if (ret < 0)
-		return err_set_errno(err, ret, "%s: file descriptor %d is no tap", t->end.name,
-				     q->fd);
+		return err_set_errno(err, ret, "Unable to query TUNGETIFF on FD %d", q->fd);
 	if (t->n > 1 && t->vnet != !!(ifr.ifr_flags & IFF_VNET_HDR))
 		return err_set(err, -EINVAL, "vnet_hdr not consistent across given tap fds");
 	t->vnet = ifr.ifr_flags & IFF_VNET_HDR;

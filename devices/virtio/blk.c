@@ -531,8 +531,7 @@ static int check_props(const struct virtio_blk *v, struct error *err)
 	if (ret < 0)
 		return ret;
 	if (!blk_has_medium(v->disk.blk))
-		return err_set(err, -ENOMEDIUM, "%s: device needs media, but drive '%s' is empty",
-			       id, blk_id(v->disk.blk));
+		return err_set(err, -ENOMEDIUM, "Device needs media, but drive is empty");
 	if (!v->prop_queues)
 		return err_set(err, -EINVAL, "num-queues property must be larger than 0");
 	if (v->prop_queues > VIRTIO_MAX_QUEUES)

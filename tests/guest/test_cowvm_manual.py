@@ -211,6 +211,13 @@ def test_all_options_and_devices_are_offered(installed, tmp_path):
     assert completions(installed, "cowvm -device ", tmp_path) == set(devices()) | {"help"}
 
 
+def keys_offered(installed, option, first, cwd):
+    """What may come behind the first part of a list."""
+    offered = completions(installed, "cowvm -%s %s," % (option, first), cwd)
+    assert all(word.startswith(first + ",") for word in offered)
+    return {word[len(first) + 1:] for word in offered}
+
+
 def test_options_are_offered_behind_those_that_take_no_argument(installed, tmp_path):
     flags = [m.group(1) for m in re.finditer(r"^-([\w-]+)(?:  |(?<=^.{15}) )", HELP, re.M)]
     assert {"mem-prealloc", "S", "no-user-config"} <= set(flags) and len(flags) > 12
@@ -223,8 +230,7 @@ def test_every_key_of_an_option_is_offered(installed, tmp_path, option):
     keys = set(re.findall(r"[\[,(]([a-z][\w.-]*)=", ROWS[option]))
     if option in ("device", "object", "global", "cpu"):     # each driver and type has its own
         return
-    assert keys <= {k.rstrip("=") for k in completions(installed, "cowvm -%s x," % option,
-                                                       tmp_path)}
+    assert keys <= {k.rstrip("=") for k in keys_offered(installed, option, "x", tmp_path)}
 
 
 def test_every_object_has_an_entry_and_its_keys_are_offered(installed, tmp_path):
@@ -234,7 +240,7 @@ def test_every_object_has_an_entry_and_its_keys_are_offered(installed, tmp_path)
     for name in types:
         said = run(COWVM, "-object", name + ",help").stdout
         keys = set(re.findall(r"^  ([\w-]+=)", said, re.M)) | {"id="}
-        assert completions(installed, "cowvm -object %s," % name, tmp_path) == keys
+        assert keys_offered(installed, "object", name, tmp_path) == keys
         assert name in manual_of("object")
 
 

@@ -28,6 +28,10 @@ def disks(tmp_path, monkeypatch):
     ([RAW + ",aio=foo"], "invalid aio option"),
     ([RAW + ",aio=native"], "aio=native was specified, but it requires cache.direct=on, "
      "which was not specified."),
+    ([RAW + ",bps=5,throttling.bps-total=5"],
+     "'throttling.bps-total' and its alias 'bps' can't be used at the same time"),
+    (["if=none,id=d", "virtio-blk-pci,drive=d"], "Device needs media, but drive is empty"),
+    (["if=none,id=d", "ide-hd,drive=d"], "Device needs media, but drive is empty"),
     ([RAW + ",driver=raw"], "Cannot specify both 'driver' and 'format'"),
     ([RAW + ",copy-on-read=x"], "Parameter 'copy-on-read' expects 'on' or 'off'"),
     ([RAW + ",readonly=on"], "Block node is read-only"),
@@ -52,7 +56,8 @@ def test_what_makes_no_sense_is_refused(args, words):
 
 
 def test_formats_are_listed():
-    ours, theirs = [run(program, "-drive", "format=help").stdout.split(": ")[1].split()
+    ours, theirs = [re.search("Supported formats: (.*)", run(program, "-drive", "format=help")
+                              .stdout).group(1).split()
                     for program in (COWVM, "qemu-system-x86_64")]
     assert ours == sorted(ours) and set(ours) < set(theirs)
     for name in ours:
@@ -94,6 +99,13 @@ def test_snapshot_leaves_an_image_that_options_describe_alone():
         assert "(chain depth: 2)" in vm.monitor("info block d")
         assert vm.monitor("block_resize d 32M") == ""
     assert open("top.qcow2", "rb").read() == before
+
+
+def test_a_drive_without_a_medium_is_one_for_discs():
+    with Vm("-S", "-drive", "if=none,id=d", "-device", "ide-cd,drive=d", serial=False) as vm:
+        assert vm.monitor("info block d").startswith("d: [not inserted]")
+        assert vm.monitor("change d raw.img raw") == ""
+        assert "raw.img (raw, read-only)" in vm.monitor("info block d")
 
 
 def test_a_drive_that_no_device_shows_has_a_medium_to_change():

@@ -18,14 +18,48 @@ def resident(vm, kind):
         return int(re.search(r"Rss%s:\s+(\d+)" % kind, f.read()).group(1)) // 1024
 
 
+def memory_file(vm, where):
+    """The guest's memory as the host sees it: a file without a name."""
+    for fd in os.listdir("/proc/%d/fd" % vm.pid):
+        path = "/proc/%d/fd/%s" % (vm.pid, fd)
+        name = os.readlink(path)
+        if name.startswith(str(where) + "/") and name.endswith(" (deleted)"):
+            return open(path, "rb", buffering=0)
+    raise AssertionError("no file in %s" % where)
+
+
+def count_in(memory):
+    memory.seek(0x8000)
+    return int.from_bytes(memory.read(2), "little")
+
+
+def check_memory_file(vm, where, sector):
+    """What the guest writes is in there."""
+    with memory_file(vm, where) as memory:
+        assert os.fstat(memory.fileno()).st_size == 48 << 20
+        memory.seek(0x7c00)
+        assert memory.read(64) == sector[:64]
+        first = count_in(memory)
+        vm.wait_for(lambda: count_in(memory) != first, 30, lambda: "it stands still")
+        vm.monitor("stop")
+        shown = vm.monitor("xp /1xh 0x8000").split(": ")[-1]
+        assert int(shown, 16) == count_in(memory)
+        vm.monitor("cont")
+    said = vm.monitor("info memdev")
+    assert "share: true" in said and "mem-path: %s" % where in said
+
+
 def test_memory_in_a_file_works_with_snapshots(tmp_path):
-    disk = guests.qcow2_with(tmp_path / "disk.qcow2", guests.keeps_count(tmp_path))
+    sector = guests.keeps_count(tmp_path)
+    disk = guests.qcow2_with(tmp_path / "disk.qcow2", sector)
     where = "/dev/shm" if os.path.isdir("/dev/shm") else tmp_path
     with Vm("-vga", "none", "-serial", "null", "-drive", "file=%s,if=virtio" % disk,
             "-mem-path", where, "-mem-prealloc", memory=48) as vm:
         assert resident(vm, "Shmem") + resident(vm, "File") > 48
         with open("/proc/%d/maps" % vm.pid) as f:
             assert re.search(r"rw-s .* %s/.*deleted" % where, f.read())
+        vm.serial.expect("[0-9A-F]{4}")
+        check_memory_file(vm, where, sector)
         for tag in ("one", "two"):
             vm.serial.expect("[0-9A-F]{4}")
             assert "userfaultfd" not in vm.monitor("savevm " + tag)
@@ -72,44 +106,6 @@ def test_a_snapshot_goes_on_in_a_fresh_process(tmp_path, there):
         assert vm.quit() == 0
     cowimg("snapshot", "--verify", disk)
     check_image(disk)
-
-
-def memory_file(vm, where):
-    """The guest's memory as the host sees it: a file without a name."""
-    for fd in os.listdir("/proc/%d/fd" % vm.pid):
-        path = "/proc/%d/fd/%s" % (vm.pid, fd)
-        name = os.readlink(path)
-        if name.startswith(str(where) + "/") and name.endswith(" (deleted)"):
-            return open(path, "rb")
-    raise AssertionError("no file in %s" % where)
-
-
-def count_in(memory):
-    memory.seek(0x8000)
-    return int.from_bytes(memory.read(2), "little")
-
-
-def test_what_the_guest_writes_is_in_the_file(tmp_path):
-    sector = guests.keeps_count(tmp_path)
-    disk = guests.qcow2_with(tmp_path / "disk.qcow2", sector)
-    where = tmp_path / "memory"
-    where.mkdir()
-    with Vm("-vga", "none", "-serial", "null", "-hda", disk, "-mem-path", where,
-            memory=48) as vm:
-        vm.serial.expect("[0-9A-F]{4}")
-        with memory_file(vm, where) as memory:
-            assert os.fstat(memory.fileno()).st_size == 48 << 20
-            memory.seek(0x7c00)
-            assert memory.read(64) == sector[:64]
-            first = count_in(memory)
-            vm.wait_for(lambda: count_in(memory) != first, 30, lambda: "it stands still")
-            vm.monitor("stop")
-            shown = vm.monitor("xp /1xh 0x8000").split(": ")[-1]
-            assert int(shown, 16) == count_in(memory)
-        said = vm.monitor("info memdev")
-        assert "share: true" in said and "mem-path: %s" % where in said
-        assert vm.quit() == 0
-    assert os.listdir(where) == []
 
 
 @pytest.fixture

@@ -124,34 +124,51 @@ def test_a_restricted_guest_reaches_nobody():
         assert host.calls == 1
 
 
-def advertisement(station):
-    """Router, prefix and name servers, as the router tells them (RFC 4861, 8106)."""
-    own = packed("fe80::5054:ff:fe77:7777")
-    packet = struct.pack(">IHBB", 6 << 28, 16, 58, 255) + own + packed("ff02::2")
-    icmp = b"\x85\0\0\0\0\0\0\0\1\1\x52\x54\0\x77\x77\x77"
-    total = checksum(own + packed("ff02::2") + struct.pack(">II", len(icmp), 58) + icmp)
-    icmp = icmp[:2] + struct.pack(">H", total) + icmp[4:]
+LINK, OWN = packed("fe80::5054:ff:fe77:7777"), b"\1\1\x52\x54\0\x77\x77\x77"
 
-    def wanted(kind, p):
-        return p[8:] if kind == 0x86DD and p[6] == 58 and p[40] == 134 else None
-    got = station.ask(lambda: station.send(0x86DD, packet + icmp, b"\x33\x33\0\0\0\2"), wanted, 3)
+
+def icmp6(station, to, group, message, kind, seconds=20):
+    """The answer of that kind to a message (RFC 4861): where it is from, what it says."""
+    to = packed(to)
+    message += OWN
+    total = checksum(LINK + to + struct.pack(">II", len(message), 58) + message)
+    packet = struct.pack(">IHBB", 6 << 28, len(message), 58, 255) + LINK + to
+    packet += message[:2] + struct.pack(">H", total) + message[4:]
+    return station.ask(lambda: station.send(0x86DD, packet, b"\x33\x33" + group),
+                       lambda what, p: (p[8:24], p[40:]) if what == 0x86DD and p[6] == 58 and
+                       p[40] == kind else None, seconds)
+
+
+def advertised_prefix(station, seconds=20):
+    """As the router tells it; None: there is none."""
+    got = icmp6(station, "ff02::2", b"\0\0\0\2", b"\x85" + bytes(7), 134, seconds)
     if not got:
         return None
-    options, at = {}, 32 + 16
-    while at + 2 <= len(got) and got[at + 1]:
-        options[got[at]] = got[at:at + 8 * got[at + 1]]
-        at += 8 * got[at + 1]
-    return options
+    options, at = {}, 16
+    while at + 2 <= len(got[1]) and got[1][at + 1]:
+        options[got[1][at]] = got[1][at:at + 8 * got[1][at + 1]]
+        at += 8 * got[1][at + 1]
+    return options[3][16:32], options[3][2]
+
+
+def is_there(station, address):
+    target = packed(address)
+    got = icmp6(station, "ff02::1:ff00:%x" % target[15], b"\xff\0\0" + target[15:],
+                b"\x87" + bytes(7) + target, 136)
+    return bool(got) and got[1][8:24] == target
 
 
 def test_version_6_has_its_own_options():
     with Station() as s:
-        with machine(s, ",ipv6=on,ipv6-net=fd00:7::/64,ipv6-dns=fd00:7::5"):
-            options = advertisement(s)
-            assert options[3][2] == 64 and options[3][16:32] == packed("fd00:7::")
-            assert options[25][8:24] == packed("fd00:7::5")
+        with machine(s, ",ipv6=on,ipv6-net=fd00:7::/64,ipv6-host=fd00:7::9,ipv6-dns=fd00:7::5"):
+            assert advertised_prefix(s) == (packed("fd00:7::"), 64)
+            assert is_there(s, "fd00:7::9") and is_there(s, "fd00:7::5")
             assert s.dhcp(seconds=1) is None        # ipv6=on alone
     with Station() as s:
+        with machine(s):
+            assert advertised_prefix(s) == (packed("fec0::"), 64)
+            assert is_there(s, "fec0::2") and is_there(s, "fec0::3")
+    with Station() as s:
         with machine(s, ",ipv4=on"):
-            assert advertisement(s) is None
+            assert advertised_prefix(s, seconds=1) is None
             assert s.dhcp()[0] == "10.0.2.15"

@@ -187,7 +187,7 @@ def test_speaks_over_a_websocket(echo):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with vnc_vm(options=",websocket=%d" % port, boot=echo) as (vm, _):
-        assert "127.0.0.1:%d (ipv4) (Websocket)" % port in vm.monitor("info vnc")
+        assert "127.0.0.1:%d (ipv4 (Websocket))" % port in vm.monitor("info vnc")
         vm.serial.expect("type")
         with Rfb(None, sock=WebSocket("127.0.0.1", port, protocol="binary")) as vnc:
             assert vnc.picture()[:2] == (720, 400)

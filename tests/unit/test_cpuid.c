@@ -244,6 +244,22 @@ static void models_hide_what_is_new(void **state)
 	assert_non_null(cpuid_find(c, 4, 3));
 }
 
+static void bits_of_addresses_are_bounded(void **state)
+{
+	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
+	static const char *const bad[] = {"qemu64,phys-bits=31", "qemu64,phys-bits=53"};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		struct cpu_options opt = {bad[i], 1, 1, 1, 1, NULL};
+		struct kvm_cpuid2 *c;
+		struct error err = {0};
+
+		assert_int_equal(cpuid_new(&c, host, &opt, &err), -EINVAL);
+		assert_non_null(
+			strstr(err.text, "phys-bits should be between 32 and 52  (but is "));
+	}
+}
+
 static void a_model_says_what_it_is_told(void **state)
 {
 	AUTO_FREE struct kvm_cpuid2 *host = HOST(intel);
@@ -430,6 +446,7 @@ int main(void)
 		cmocka_unit_test(hyperv_can_be_had_whole_or_alone),
 		cmocka_unit_test(hyperv_that_is_not_there_is_refused),
 		cmocka_unit_test(models_hide_what_is_new),
+		cmocka_unit_test(bits_of_addresses_are_bounded),
 		cmocka_unit_test(a_model_says_what_it_is_told),
 		cmocka_unit_test(old_models_end_where_they_ended),
 		cmocka_unit_test(every_model_can_be_had),

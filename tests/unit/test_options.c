@@ -164,7 +164,9 @@ static void impossible_cpus_are_refused(void **state)
 	refuse("-smp 4,maxcpus=2",
 	       "-smp 4,maxcpus=2: Invalid CPU topology: maxcpus must be equal to or greater than "
 	       "smp: sockets (1) * cores (2) * threads (1) == maxcpus (2) < smp_cpus (4)");
-	refuse("-smp 2,dies=2", "-smp 2,dies=2: dies and clusters must be 1 on this machine");
+	refuse("-smp 2,dies=2", "-smp 2,dies=2: dies not supported by this machine's CPU topology");
+	refuse("-smp 2,clusters=2",
+	       "-smp 2,clusters=2: clusters not supported by this machine's CPU topology");
 }
 
 static void only_kvm_and_the_pc_are_there(void **state)
@@ -375,7 +377,7 @@ static void bad_drives_are_refused(void **state)
 	refuse("-drive file=a,media=x", "-drive file=a,media=x: 'x' invalid media");
 	refuse("-drive file=a,cache=x", "-drive file=a,cache=x: invalid cache option");
 	refuse("-drive file=a,aio=x", "-drive file=a,aio=x: invalid aio option");
-	refuse("-drive file=a,discard=x", "-drive file=a,discard=x: Invalid discard option 'x'");
+	refuse("-drive file=a,discard=x", "-drive file=a,discard=x: Invalid discard option");
 	refuse("-drive file=a,index=9",
 	       "-drive file=a,index=9: machine type does not support if=ide,bus=4,unit=1");
 	refuse("-drive file=a,bus=0,unit=4",
@@ -519,6 +521,8 @@ static void networks_are_checked(void **state)
 	refuse("-net user,foo=1", "-net user,foo=1: Invalid parameter 'foo'");
 	refuse("-net nic,macaddr=zz", "-net nic,macaddr=zz: invalid syntax for ethernet address");
 	refuse("-nic user,mac=1:2:3", "-nic user,mac=1:2:3: invalid syntax for ethernet address");
+	refuse("-net nic,macaddr=01:0:0:0:0:1", "-net nic,macaddr=01:0:0:0:0:1: NIC cannot have "
+						"multicast MAC address (odd 1st byte)");
 	refuse("-nic foo", "-nic foo: Parameter 'type' does not accept value 'foo'");
 	refuse("-netdev user,id=a -netdev user,id=a",
 	       "-netdev user,id=a: Duplicate ID 'a' for netdev");

@@ -129,6 +129,8 @@ static void nonsense_is_refused(void **state)
 		"iops_size=5",
 		"bps=1,bps_max=1000000000000000,bps_max_length=18446744073709551615",
 		"iops=zz",
+		"bps=5,throttling.bps-total=5",
+		"iops=5,iops_size=5,throttling.iops-size=5",
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {

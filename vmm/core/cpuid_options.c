@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PHYS_BITS_MIN 32u
+
 /* What every model gets on KVM, and does not: paravirtual parts that the host has, and
  * nothing that another host of its kind might lack. */
 static const char *const kvm_on[] = {
@@ -170,7 +172,7 @@ static int apply_special(struct cpu_request *r, const struct setting *s, struct 
 		u64 max;
 	} numbers[] = {{"family", &r->ids.family, 0xff + 0xf}, {"model", &r->ids.model, 0xff},
 		       {"stepping", &r->ids.stepping, 0xf},    {"level", &r->level, 0x3f},
-		       {"xlevel", &r->xlevel, 0x8000003f},     {"phys-bits", &r->phys_bits, 52}};
+		       {"xlevel", &r->xlevel, 0x8000003f},     {"phys-bits", &r->phys_bits, 999}};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bools); i++)
 		if (is(s->name, s->len, bools[i].name))
@@ -224,6 +226,9 @@ int cpu_request_parse(struct cpu_request *r, const char *text, const u32 *host, 
 		ret = apply(r, &s, err);
 		text += len;
 	}
+	if (ret == 0 && r->phys_bits && (r->phys_bits < PHYS_BITS_MIN || r->phys_bits > 52))
+		ret = err_set(err, -EINVAL, "phys-bits should be between %u and 52  (but is %u)",
+			      PHYS_BITS_MIN, r->phys_bits);
 	if (ret == 0 && !r->migratable && !r->model)
 		put_named(r->want, "invtsc", get_named(host, "invtsc"));
 	return ret;
