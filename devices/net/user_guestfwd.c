@@ -19,7 +19,7 @@
 
 #define OUT_MOST    (4 * MiB) /* that wait for a slow peer */
 #define PATIENCE_MS 2000      /* with one that takes nothing, when that is full */
-#define READ_BYTES  (16 * KiB)
+#define READ_BYTES  (8 * KiB)
 
 struct forward {
 	struct list link;
