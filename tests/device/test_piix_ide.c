@@ -422,7 +422,7 @@ static void places_are_taken_once(void **state)
 	place.serial = "a serial number that is too long";
 	assert_int_equal(piix_ide_attach(b->ide, &place, b->cd_blk, &dev, &err), -EINVAL);
 	place.serial = NULL;
-	assert_int_equal(piix_ide_attach(b->ide, &place, tiny, &dev, &err), -EINVAL);
+	assert_int_equal(piix_ide_attach(b->ide, &place, tiny, &dev, &err), -ENOMEDIUM);
 	place.cdrom = true; /* a CD drive may be empty */
 	assert_int_equal(piix_ide_attach(b->ide, &place, tiny, &dev, &err), 0);
 	device_free(dev);
