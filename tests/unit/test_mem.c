@@ -231,6 +231,27 @@ static void aliases_share_their_dirty_pages(void **state)
 	mem_free(mem);
 }
 
+/* Nothing behind the last word of the bitmap is touched. */
+static void an_alias_may_begin_and_end_anywhere_in_a_word_of_pages(void **state)
+{
+	static const u64 pages[] = {1, 23, 24, 25, 63, 64, 65, 88, 89, 128};
+	struct mem *mem = new_mem(NULL);
+	struct mem_region *ram = add(mem, MEM_UNMAPPED, 256 * PAGE, MEM_RAM);
+
+	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
+	for (unsigned i = 0; i < ARRAY_LEN(pages); i++) {
+		u64 gpa = (i + 1) * MiB, words = DIV_ROUND_UP(pages[i], 64);
+		struct mem_region *part = alias(mem, ram, 40 * PAGE, gpa, pages[i] * PAGE);
+		AUTO_FREE u64 *bits = xalloc(words * sizeof(*bits));
+
+		mem_mark_dirty(mem, gpa, pages[i] * PAGE);
+		assert_int_equal(mem_dirty_collect(part, MEM_DIRTY_SNAPSHOT, bits), 0);
+		for (u64 page = 0; page < words * 64; page++)
+			assert_int_equal(bits[page / 64] >> (page % 64) & 1, page < pages[i]);
+	}
+	mem_free(mem);
+}
+
 static void vectors_mark_what_was_written_of_them(void **state)
 {
 	struct mem *mem = new_mem(NULL);
@@ -516,6 +537,7 @@ int main(void)
 		cmocka_unit_test(a_moved_region_leaves_its_old_place),
 		cmocka_unit_test(our_writes_and_the_guests_are_both_dirty),
 		cmocka_unit_test(aliases_share_their_dirty_pages),
+		cmocka_unit_test(an_alias_may_begin_and_end_anywhere_in_a_word_of_pages),
 		cmocka_unit_test(vectors_mark_what_was_written_of_them),
 		cmocka_unit_test(one_client_takes_no_pages_from_another),
 		cmocka_unit_test(the_slot_is_logged_while_any_client_wants_it),

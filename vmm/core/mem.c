@@ -805,7 +805,7 @@ static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
 
 		old = (old & mask) >> bit;
 		bitmap[page / 64] |= old << page % 64;
-		if (old && page % 64)
+		if (page % 64 + n > 64)
 			bitmap[page / 64 + 1] |= old >> (64 - page % 64);
 		page += n;
 	}
