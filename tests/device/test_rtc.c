@@ -347,11 +347,13 @@ static void dates_agree_with_the_calendar(void **state)
 	fake_machine_fini(&r.fm);
 }
 
-/* A machine stands still for 40 ms, of which 30 are left of a second. */
-static void stand_still(struct rig *r, bool load)
+/* A machine stands still for 40 ms, of which 30 are left of a second, or for as long as the
+ * host does not let us go on: how long that was. */
+static u64 stand_still(struct rig *r, bool load)
 {
 	struct state_buf saved;
 	struct error err;
+	u64 start = now_ns();
 
 	advance(r, 970 * MS);
 	rtc_class.pause(r->dev);
@@ -361,6 +363,7 @@ static void stand_still(struct rig *r, bool load)
 		assert_int_equal(device_load(r->dev, &saved, &err), 0);
 	rtc_class.resume(r->dev);
 	state_buf_fini(&saved);
+	return now_ns() - start;
 }
 
 static void time_passes_while_the_machine_stands_still_if_it_is_to(void **state)
@@ -382,10 +385,13 @@ static void time_passes_while_the_machine_stands_still_if_it_is_to(void **state)
 
 		setup(&r);
 		rtc_follow(r.dev, cases[i].clock);
-		stand_still(&r, cases[i].load);
-		assert_time(&r, cases[i].then);
-		advance(&r, 30 * MS);
-		assert_time(&r, "20 24 02 29 05 00 00 00");
+		if (stand_still(&r, cases[i].load) < 900 * MS) {
+			assert_time(&r, cases[i].then);
+			advance(&r, 30 * MS);
+			assert_time(&r, "20 24 02 29 05 00 00 00");
+		} else {
+			i--; /* that was too long to tell: once more */
+		}
 		fake_machine_fini(&r.fm);
 	}
 }

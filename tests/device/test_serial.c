@@ -11,6 +11,7 @@
 #include "base/thread.h"
 #include "devices/serial.h"
 #include "tests/lib/fake_machine.h"
+#include "tests/lib/turns.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,18 +27,9 @@ struct rig {
 	int host[2];
 };
 
-static void stop_loop(struct loop_timer *timer)
-{
-	loop_stop(timer->loop);
-}
-
 static void turn(struct rig *r)
 {
-	struct loop_timer timer;
-
-	loop_timer_init(r->loop, &timer, stop_loop);
-	loop_timer_set(&timer, now_ns() + 10 * NS_PER_MS);
-	loop_run(r->loop);
+	run_turns(r->loop, 10);
 }
 
 static void setup(struct rig *r)

@@ -3,6 +3,7 @@
 #include "devices/virtio/input.h"
 #include "devices/virtio/pci.h"
 #include "tests/lib/fake_machine.h"
+#include "tests/lib/turns.h"
 #include "tests/lib/vring_driver.h"
 
 #include "base/thread.h"
@@ -24,7 +25,6 @@
 struct bench {
 	struct fake_machine fm;
 	struct loop *loop;
-	struct loop_timer timer;
 	struct device *dev;
 	const struct input_ops *ops;
 	u8 devfn;
@@ -56,17 +56,10 @@ static void end_bench(struct bench *b)
 	loop_free(b->loop);
 }
 
-static void stop_loop(struct loop_timer *t)
-{
-	loop_stop(t->loop);
-}
-
 /* What is kicked runs on the loop. */
 static void turn(struct bench *b)
 {
-	loop_timer_init(b->loop, &b->timer, stop_loop);
-	loop_timer_set(&b->timer, now_ns() + 10000000);
-	loop_run(b->loop);
+	run_turns(b->loop, 10);
 }
 
 static void set_up_queue(struct bench *b, u16 q)

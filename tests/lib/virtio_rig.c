@@ -4,11 +4,12 @@
 #include "base/thread.h"
 #include "devices/i440fx.h"
 #include "devices/pci.h"
+#include "tests/lib/turns.h"
 
 #include <stdio.h>
 
 #define QUEUE_STRIDE 0x3000u
-#define TURN_NS	     5000000
+#define TURN_MS	     5
 
 void vdev_init(struct virtio_rig *r)
 {
@@ -147,16 +148,9 @@ void vdev_start(struct virtio_rig *r, bool legacy, u64 features, unsigned queues
 	vdev_turn(r);
 }
 
-static void stop_loop(struct loop_timer *t)
-{
-	loop_stop(t->loop);
-}
-
 void vdev_turn(struct virtio_rig *r)
 {
-	loop_timer_init(r->loop, &r->timer, stop_loop);
-	loop_timer_set(&r->timer, now_ns() + TURN_NS);
-	loop_run(r->loop);
+	run_turns(r->loop, TURN_MS);
 }
 
 static void add_buffer(struct virtio_rig *r, unsigned queue, const struct vring_buf *buf)

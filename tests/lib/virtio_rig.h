@@ -16,7 +16,6 @@
 struct virtio_rig {
 	struct fake_machine fm;
 	struct loop *loop;
-	struct loop_timer timer;
 	struct device *bridge, *dev;
 	u8 devfn;
 	bool legacy;

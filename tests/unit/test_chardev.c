@@ -10,6 +10,7 @@
 #include "base/chardev.h"
 #include "base/io.h"
 #include "base/thread.h"
+#include "tests/lib/turns.h"
 
 #include <errno.h>
 
@@ -74,19 +75,10 @@ struct fixture {
 	int host[2]; /* host[1] is the peer's end */
 };
 
-static void stop_loop(struct loop_timer *timer)
-{
-	loop_stop(timer->loop);
-}
-
 /* Let the loop run for a moment. */
 static void turn(struct fixture *x)
 {
-	struct loop_timer timer;
-
-	loop_timer_init(x->loop, &timer, stop_loop);
-	loop_timer_set(&timer, now_ns() + 20 * NS_PER_MS);
-	loop_run(x->loop);
+	run_turns(x->loop, 20);
 }
 
 static void setup(struct fixture *x)

@@ -12,6 +12,7 @@
 #include "monitor/monitor.h"
 #include "vmm/control_block.h"
 #include "vmm/control_drives.h"
+#include "tests/lib/turns.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -421,18 +422,9 @@ struct fixture {
 	char text[65536];
 };
 
-static void stop_loop(struct loop_timer *timer)
-{
-	loop_stop(timer->loop);
-}
-
 static void turn(struct fixture *x, unsigned ms)
 {
-	struct loop_timer timer;
-
-	loop_timer_init(x->vm.loop, &timer, stop_loop);
-	loop_timer_set(&timer, now_ns() + (u64)ms * NS_PER_MS);
-	loop_run(x->vm.loop);
+	run_turns(x->vm.loop, ms);
 }
 
 static void setup(struct fixture *x)

@@ -26,6 +26,7 @@ struct rig {
 	u8 *saved;
 	u64 bad_unit; /* its read fails; UINT64_MAX: none */
 	u32 delay_us;
+	bool held;		   /* [atomic] only single units, as of faults, are read */
 	u32 reads, done, failures; /* [atomic] */
 	u64 failed_unit;	   /* [atomic] */
 	int failed_with;	   /* [atomic] */
@@ -37,6 +38,8 @@ static int source(void *arg, u64 unit, u64 n, u8 *data)
 
 	if (r->delay_us)
 		usleep(r->delay_us);
+	while (n > 1 && __atomic_load_n(&r->held, __ATOMIC_SEQ_CST))
+		usleep(100);
 	__atomic_fetch_add(&r->reads, 1, __ATOMIC_SEQ_CST);
 	memcpy(data, r->saved + unit * RAM_UNIT, n * RAM_UNIT);
 	return r->bad_unit >= unit && r->bad_unit < unit + n ? -EIO : 0;
@@ -206,6 +209,22 @@ static void discarded_pages_do_not_come_in_again(void **state)
 	rig_free(r);
 }
 
+static void release(struct rig *r)
+{
+	__atomic_store_n(&r->held, false, __ATOMIC_SEQ_CST);
+}
+
+static void release_after_fault(struct rig *r, struct ram_load *l)
+{
+	struct ram_load_progress p = {0};
+
+	while (!p.faults) {
+		usleep(100);
+		ram_load_progress(l, &p);
+	}
+	release(r);
+}
+
 static void whoever_touches_memory_finds_it_right(void **state)
 {
 	if (!host_has_userfaultfd())
@@ -220,9 +239,11 @@ static void whoever_touches_memory_finds_it_right(void **state)
 		struct ram_load_progress p;
 
 		r->delay_us = 300;
+		r->held = true;
 		l = start(r, &opt);
 		for (int i = 0; i < 3; i++)
 			assert_int_equal(thread_start(&threads[i], "touch", touch, &t[i], &err), 0);
+		release_after_fault(r, l);
 		for (int i = 0; i < 3; i++) {
 			pthread_join(threads[i], NULL);
 			assert_int_equal(t[i].wrong, 0);
@@ -251,12 +272,12 @@ static void the_working_set_comes_first_and_is_noted_again(void **state)
 		skip();
 	opt.first_units = first;
 	opt.n_first = ARRAY_LEN(first);
-	r->delay_us = 20000;
+	r->held = true;
 	l = start(r, &opt);
 	assert_true(unit_is_right(r, 370));
 	assert_int_equal(ram_load_working_set(l, set, 8), 1);
 	assert_int_equal(set[0], 370);
-	r->delay_us = 0;
+	release(r);
 	assert_int_equal(ram_load_finish(l), 0);
 	ram_load_free(l);
 	rig_free(r);
@@ -307,9 +328,11 @@ static void giving_up_tells_what_is_missing(void **state)
 
 	if (!host_has_userfaultfd())
 		skip();
-	r->delay_us = 20000;
+	r->delay_us = 100000; /* it takes seconds to the end */
+	r->held = true;
 	l = start(r, &opt);
 	assert_true(unit_is_right(r, 370));
+	release(r);
 	ram_load_give_up(l, missing);
 	assert_false(ram_bit(missing, 370));
 	for (u64 u = 0; u < r->map.units; u++)

@@ -28,7 +28,8 @@ struct rig {
 	u32 delay_us, early_units;
 	struct ram_save *until_fault; /* the sink waits until this one has had a fault */
 	bool may_wait;
-	u32 done; /* [atomic] */
+	bool held; /* [atomic] the sink waits until this is false */
+	u32 done;  /* [atomic] */
 	/* the guest */
 	pthread_t guest;
 	bool stop;   /* [atomic] */
@@ -54,6 +55,8 @@ static int sink(void *arg, const struct ram_batch *b)
 
 	if (r->delay_us)
 		usleep(r->delay_us);
+	while (__atomic_load_n(&r->held, __ATOMIC_SEQ_CST))
+		usleep(100);
 	if (r->until_fault)
 		wait_for_fault(r->until_fault);
 	LOCK_SCOPE(&r->lock);
@@ -388,11 +391,12 @@ static void it_can_be_cancelled(void **state)
 	struct ram_save_options opt = options(r, false);
 	struct ram_save *s;
 
-	r->delay_us = 20000;
+	r->held = true;
 	memset(mem_region_host(r->ram), 7, RAM_BYTES);
 	assert_int_equal(ram_save_new(&s, &opt, &err), 0);
 	assert_int_equal(ram_save_start(s, r->all, &err), 0);
 	ram_save_cancel(s);
+	__atomic_store_n(&r->held, false, __ATOMIC_SEQ_CST);
 	assert_int_equal(ram_save_wait(s), -ECANCELED);
 	ram_save_free(s);
 	rig_free(r);
