@@ -244,7 +244,10 @@ static unsigned print_missing(const char *from, const char *in, const char *word
 
 unsigned vmstate_compare(const char *saved, const char *now, struct printer *p)
 {
-	unsigned count = print_missing(saved, now, "saved", p);
+	unsigned count;
 
+	if (!strcmp(saved, now)) /* as a rule; what follows takes a quarter of a millisecond */
+		return 0;
+	count = print_missing(saved, now, "saved", p);
 	return count + print_missing(now, saved, "now", p);
 }

@@ -15,6 +15,7 @@ struct host {
 	u64 dirty[8]; /* first 64 pages of each slot */
 	int refuse;   /* result of the next set_slot */
 	int lost;     /* result of the next get_dirty */
+	bool clears;  /* whenever it is asked */
 };
 
 static int set_slot(void *arg, const struct mem_slot *slot)
@@ -29,14 +30,15 @@ static int set_slot(void *arg, const struct mem_slot *slot)
 	return ret;
 }
 
-static int get_dirty(void *arg, u32 slot, u64 *bitmap)
+static int get_dirty(void *arg, const struct mem_slot *slot, u64 *bitmap, bool clear)
 {
 	struct host *h = arg;
 	int ret = h->lost;
 
-	assert_true(h->slots[slot].log_dirty);
-	bitmap[0] = ret < 0 ? 0 : h->dirty[slot];
-	h->dirty[slot] = 0;
+	assert_true(h->slots[slot->id].log_dirty && slot->bytes == h->slots[slot->id].bytes);
+	bitmap[0] = ret < 0 ? 0 : h->dirty[slot->id];
+	if (clear || h->clears)
+		h->dirty[slot->id] = 0;
 	h->lost = 0;
 	return ret;
 }
@@ -210,6 +212,35 @@ static void our_writes_and_the_guests_are_both_dirty(void **state)
 	assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, false), 0);
 	assert_false(h.slots[0].log_dirty);
 	mem_free(mem);
+}
+
+static u64 looked_at(struct mem_region *r)
+{
+	u64 bits = 0;
+
+	assert_int_equal(mem_dirty_look(r, MEM_DIRTY_SNAPSHOT, &bits), 0);
+	return bits;
+}
+
+/* Whether the hypervisor's log stays as it is, or is always cleared by reading. */
+static void looking_takes_nothing_away(void **state)
+{
+	for (unsigned clears = 0; clears < 2; clears++) {
+		struct host h = {.clears = clears};
+		struct mem *mem = new_mem(&h);
+		struct mem_region *ram = add(mem, 0, 64 * PAGE, MEM_RAM);
+
+		assert_int_equal(mem_dirty_log(ram, MEM_DIRTY_SNAPSHOT, true), 0);
+		h.dirty[0] = 1u << 7;
+		mem_mark_dirty(mem, 5 * PAGE, 1);
+		assert_int_equal(looked_at(ram), 1u << 5 | 1u << 7);
+		assert_true(h.dirty[0] == (clears ? 0 : 1u << 7));
+		h.dirty[0] |= 1u << 9;
+		assert_int_equal(looked_at(ram), 1u << 5 | 1u << 7 | 1u << 9);
+		assert_int_equal(dirty_of(ram), 1u << 5 | 1u << 7 | 1u << 9);
+		assert_int_equal(dirty_of(ram) | h.dirty[0] | looked_at(ram), 0);
+		mem_free(mem);
+	}
 }
 
 static void aliases_share_their_dirty_pages(void **state)
@@ -536,6 +567,7 @@ int main(void)
 		cmocka_unit_test(an_alias_shows_the_same_bytes),
 		cmocka_unit_test(a_moved_region_leaves_its_old_place),
 		cmocka_unit_test(our_writes_and_the_guests_are_both_dirty),
+		cmocka_unit_test(looking_takes_nothing_away),
 		cmocka_unit_test(aliases_share_their_dirty_pages),
 		cmocka_unit_test(an_alias_may_begin_and_end_anywhere_in_a_word_of_pages),
 		cmocka_unit_test(vectors_mark_what_was_written_of_them),

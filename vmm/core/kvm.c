@@ -78,6 +78,16 @@ static int check_caps(struct kvm *kvm, struct error *err)
 	return 0;
 }
 
+/* The log is read, and cleared when we say so: KVM API, 7.16. */
+static void want_clearing(struct kvm *kvm)
+{
+	struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+				     .args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE};
+
+	kvm->clears_log = kvm_has_cap(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, NULL) &&
+			  sys_ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
+}
+
 static int create_vm(struct kvm *kvm, struct error *err)
 {
 	u64 identity = KVM_RESERVED_GPA;
@@ -97,6 +107,7 @@ static int create_vm(struct kvm *kvm, struct error *err)
 	if (ret < 0)
 		return ret;
 	kvm->has_readonly = kvm_has_cap(kvm, KVM_CAP_READONLY_MEM, NULL);
+	want_clearing(kvm);
 	/* Both lie where nothing of the guest can be; see KVM_RESERVED_GPA. */
 	if (kvm_has_cap(kvm, KVM_CAP_SET_IDENTITY_MAP_ADDR, NULL)) {
 		ret = sys_ioctl(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
@@ -179,12 +190,31 @@ static int set_slot(void *arg, const struct mem_slot *slot)
 	return sys_ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-static int get_dirty(void *arg, u32 slot, u64 *bitmap)
+/* Those bits, and no others: what is written meanwhile shows up the next time. */
+static int clear_dirty(struct kvm *kvm, const struct mem_slot *slot, u64 *bitmap)
+{
+	u64 pages = slot->bytes / 4096, first = 0, end = DIV_ROUND_UP(pages, 64);
+	struct kvm_clear_dirty_log log = {.slot = slot->id};
+
+	while (end > 0 && !bitmap[end - 1])
+		end--;
+	if (end == 0)
+		return 0;
+	while (!bitmap[first])
+		first++;
+	log.first_page = first * 64;
+	log.num_pages = (u32)(MIN(end * 64, pages) - log.first_page);
+	log.dirty_bitmap = bitmap + first;
+	return sys_ioctl(kvm->vm_fd, KVM_CLEAR_DIRTY_LOG, &log);
+}
+
+static int get_dirty(void *arg, const struct mem_slot *slot, u64 *bitmap, bool clear)
 {
 	struct kvm *kvm = arg;
-	struct kvm_dirty_log log = {.slot = slot, .dirty_bitmap = bitmap};
+	struct kvm_dirty_log log = {.slot = slot->id, .dirty_bitmap = bitmap};
+	int ret = sys_ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &log);
 
-	return sys_ioctl(kvm->vm_fd, KVM_GET_DIRTY_LOG, &log);
+	return ret < 0 || !clear || !kvm->clears_log ? ret : clear_dirty(kvm, slot, bitmap);
 }
 
 const struct mem_ops kvm_mem_ops = {.set_slot = set_slot, .get_dirty = get_dirty};

@@ -17,6 +17,7 @@ struct kvm_msi_route {
 struct kvm {
 	int dev_fd, vm_fd;	     /* [const] */
 	bool has_readonly;	     /* [const] */
+	bool clears_log;	     /* [const] dirty bits stay until KVM_CLEAR_DIRTY_LOG */
 	u32 max_routes;		     /* [const] entries that a routing table may have */
 	struct mutex lock;	     /* of the routes; a leaf */
 	u32 n_msi, msi_room;	     /* [lock] */

@@ -174,10 +174,9 @@ static bool lookup(struct mem *mem, u64 gpa, struct entry *out)
 
 /* --- regions ------------------------------------------------------------------ */
 
-static int set_slot(struct mem_region *r, bool present)
+static struct mem_slot slot_of(const struct mem_region *r, bool present)
 {
-	struct mem *mem = r->mem;
-	const struct mem_slot slot = {
+	return (struct mem_slot){
 		.id = r->slot,
 		.gpa = r->gpa,
 		.bytes = present ? r->bytes : 0,
@@ -185,6 +184,12 @@ static int set_slot(struct mem_region *r, bool present)
 		.kind = r->kind,
 		.log_dirty = r->base->logging != 0,
 	};
+}
+
+static int set_slot(struct mem_region *r, bool present)
+{
+	const struct mem_slot slot = slot_of(r, present);
+	struct mem *mem = r->mem;
 
 	return mem->ops ? mem->ops->set_slot(mem->arg, &slot) : 0;
 }
@@ -248,8 +253,9 @@ static void set_slot_dirty(struct mem_region *r)
 }
 
 /* Fold KVM's log of one slot into its base's bits. */
-static int collect_slot(struct mem_region *r)
+static int collect_slot(struct mem_region *r, bool clear)
 {
+	const struct mem_slot slot = slot_of(r, true);
 	struct mem *mem = r->mem;
 	u64 words = DIV_ROUND_UP(r->bytes >> PAGE_BITS, 64), first = r->offset >> PAGE_BITS;
 	AUTO_FREE u64 *bits = NULL;
@@ -261,7 +267,7 @@ static int collect_slot(struct mem_region *r)
 	bits = try_alloc(words * sizeof(*bits));
 	if (!bits)
 		return -ENOMEM;
-	ret = mem->ops->get_dirty(mem->arg, r->slot, bits);
+	ret = mem->ops->get_dirty(mem->arg, &slot, bits, clear);
 	if (ret < 0) {
 		set_slot_dirty(r);
 		return ret;
@@ -284,7 +290,7 @@ static int unmap_region(struct mem_region *r)
 	int ret;
 
 	/* The slot's log goes with the slot. */
-	if (collect_slot(r) < 0)
+	if (collect_slot(r, true) < 0)
 		set_slot_dirty(r);
 	ret = set_slot(r, false);
 	r->gpa = MEM_UNMAPPED;
@@ -793,15 +799,16 @@ int mem_dirty_log(struct mem_region *r, enum mem_dirty_client who, bool on)
 	return ret;
 }
 
-/* Move bits [first, first + pages) of dirty to the start of bitmap. */
-static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
+/* Move bits [first, first + pages) of dirty to the start of bitmap, or copy them. */
+static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap, bool clear)
 {
 	u64 page = 0;
 
 	while (page < pages) {
 		u64 at = first + page, bit = at % 64, n = MIN(64 - bit, pages - page);
 		u64 mask = (n == 64 ? UINT64_MAX : ((u64)1 << n) - 1) << bit;
-		u64 old = __atomic_fetch_and(&dirty[at / 64], ~mask, __ATOMIC_RELAXED);
+		u64 old = __atomic_fetch_and(&dirty[at / 64], clear ? ~mask : UINT64_MAX,
+					     __ATOMIC_RELAXED);
 
 		old = (old & mask) >> bit;
 		bitmap[page / 64] |= old << page % 64;
@@ -811,18 +818,30 @@ static void take_bits(u64 *dirty, u64 first, u64 pages, u64 *bitmap)
 	}
 }
 
-int mem_dirty_collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap)
+static int collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap, bool clear)
 {
 	struct mem *mem = r->mem;
 
 	LOCK_SCOPE(&mem->lock);
 	assert(r->base->logging & 1u << who);
 	for (u32 i = 0; i < mem->n_regions; i++) {
-		int ret = mem->regions[i]->base == r->base ? collect_slot(mem->regions[i]) : 0;
+		int ret =
+			mem->regions[i]->base == r->base ? collect_slot(mem->regions[i], clear) : 0;
 
 		if (ret < 0)
 			return ret;
 	}
-	take_bits(r->base->dirty[who], r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS, bitmap);
+	take_bits(r->base->dirty[who], r->offset >> PAGE_BITS, r->bytes >> PAGE_BITS, bitmap,
+		  clear);
 	return 0;
+}
+
+int mem_dirty_collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap)
+{
+	return collect(r, who, bitmap, true);
+}
+
+int mem_dirty_look(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap)
+{
+	return collect(r, who, bitmap, false);
 }

@@ -32,8 +32,9 @@ struct mem_slot {
 struct mem_ops {
 	/* Add, change the flags of, or (bytes 0) remove a slot. */
 	int (*set_slot)(void *arg, const struct mem_slot *slot);
-	/* One bit per 4 KiB page, cleared by the call. */
-	int (*get_dirty)(void *arg, u32 slot, u64 *bitmap);
+	/* One bit per 4 KiB page.  Without `clear` they may stay as they are, which is
+	 * cheaper: nothing is protected again. */
+	int (*get_dirty)(void *arg, const struct mem_slot *slot, u64 *bitmap, bool clear);
 };
 
 int mem_new(struct mem **out, const struct mem_ops *ops, void *arg, struct error *err);
@@ -115,6 +116,9 @@ void mem_watch(struct mem *mem, bool on);
 enum mem_dirty_client { MEM_DIRTY_SNAPSHOT, MEM_DIRTY_DISPLAY, MEM_DIRTY_CLIENTS };
 int mem_dirty_log(struct mem_region *r, enum mem_dirty_client who, bool on);
 int mem_dirty_collect(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap);
+/* The same; the next collection tells it again.  For who throws away what is dirty and
+ * collects then: to clear the log of pages that are not there costs little. */
+int mem_dirty_look(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap);
 
 /* For `info mtree` and the snapshot: regions in order of address. */
 struct mem_region_info {

@@ -416,7 +416,8 @@ static void find_kept(struct load_job *job)
 	/* Giving up the load before may have shown that memory is lost. */
 	if (!job->same || !s->base.name)
 		return;
-	if (ram_collect(&s->map, s->map.dirty) < 0)
+	/* Most of it will not be there when start_counting clears the log. */
+	if (ram_look(&s->map, s->map.dirty) < 0)
 		memset(s->map.dirty, 0xff, words * sizeof(u64));
 	for (u64 i = 0; i < words; i++)
 		job->same[i] &= ~s->map.dirty[i];

@@ -118,7 +118,9 @@ int ram_track(struct ram_map *map, bool on)
 	return ret;
 }
 
-static int collect_range(const struct ram_range *r, u64 *into)
+typedef int collect_fn(struct mem_region *r, enum mem_dirty_client who, u64 *bitmap);
+
+static int collect_range(const struct ram_range *r, collect_fn *fn, u64 *into)
 {
 	u64 pages = r->bytes >> PAGE_BITS;
 	AUTO_FREE u64 *bitmap = try_alloc(DIV_ROUND_UP(pages, 64) * sizeof(u64));
@@ -126,7 +128,7 @@ static int collect_range(const struct ram_range *r, u64 *into)
 
 	if (!bitmap)
 		return -ENOMEM;
-	ret = mem_dirty_collect(r->region, MEM_DIRTY_SNAPSHOT, bitmap);
+	ret = fn(r->region, MEM_DIRTY_SNAPSHOT, bitmap);
 	if (ret < 0)
 		return ret;
 	/* A word of pages is a few whole units. */
@@ -137,14 +139,24 @@ static int collect_range(const struct ram_range *r, u64 *into)
 	return 0;
 }
 
-int ram_collect(struct ram_map *map, u64 *into)
+static int collect(struct ram_map *map, collect_fn *fn, u64 *into)
 {
 	int ret = 0;
 
 	assert(map->tracking);
 	for (u32 i = 0; ret == 0 && i < map->n; i++)
-		ret = collect_range(&map->ranges[i], into);
+		ret = collect_range(&map->ranges[i], fn, into);
 	return ret;
+}
+
+int ram_collect(struct ram_map *map, u64 *into)
+{
+	return collect(map, mem_dirty_collect, into);
+}
+
+int ram_look(struct ram_map *map, u64 *into)
+{
+	return collect(map, mem_dirty_look, into);
 }
 
 u64 ram_run_in_range(const struct ram_map *map, u64 unit, u64 most)

@@ -53,6 +53,7 @@ int ram_can_be_watched(const struct ram_map *map, struct error *err);
 int ram_track(struct ram_map *map, bool on);
 /* Set the bits of units written since the last call, in `into` (units bits). */
 int ram_collect(struct ram_map *map, u64 *into);
+int ram_look(struct ram_map *map, u64 *into); /* the next ram_collect tells them again */
 
 /* Set the bits, in `into`, of those units of `of` that nobody has ever touched, or that
  * were given up since: zeros, until somebody writes.  None where the host does not tell. */
