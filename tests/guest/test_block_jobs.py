@@ -72,12 +72,24 @@ def test_words_of_the_reference(chained):
     content_is_right(chained)
 
 
+def stands_still(vm):
+    """What is said of a job when what was under way has ended."""
+    seen = ["", vm.monitor("info block-jobs")]
+
+    def same():
+        time.sleep(0.6)
+        seen[:] = seen[1], vm.monitor("info block-jobs")
+        return seen[0] == seen[1]
+    vm.wait_for(same, 30, lambda: seen[1])
+    return seen[1]
+
+
 def test_a_slow_job_is_looked_at_paused_and_in_the_way(chained):
     with Vm("-hda", chained, *SECOND_PORT) as vm:
         number(vm)
         assert vm.monitor("savevm before") == ""
-        assert vm.monitor("block_stream ide0-hd0 1") == ""
-        assert re.match(LINE % ("Streaming device ide0-hd0", 1 << 20),
+        assert vm.monitor("block_stream ide0-hd0 256k") == ""
+        assert re.match(LINE % ("Streaming device ide0-hd0", 256 << 10),
                         vm.monitor("info block-jobs"))
         for command in ("block_stream ide0-hd0", "block_commit ide0-hd0",
                         "snapshot_blkdev ide0-hd0 x.qcow2", "snapshot_merge ide0-hd0",
@@ -89,8 +101,7 @@ def test_a_slow_job_is_looked_at_paused_and_in_the_way(chained):
         assert vm.monitor("commit all") == "'commit' error for 'all': Device or resource busy"
         assert vm.monitor("block_job_pause ide0-hd0") == ""
         assert vm.monitor("block_job_pause ide0-hd0") == "Error: Job is already paused"
-        time.sleep(0.6)                         # what was under way ends
-        paused = vm.monitor("info block-jobs")
+        paused = stands_still(vm)
         goes_on(vm)
         assert vm.monitor("info block-jobs") == paused
         assert vm.monitor("savevm meanwhile") == ""

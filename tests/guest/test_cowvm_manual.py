@@ -5,7 +5,7 @@ import subprocess
 import pexpect
 import pytest
 
-from tools import COWIMG, COWVM, TOP, run
+from tools import COWIMG, COWVM, SLOW, TOP, run
 from vm import Vm
 
 MANUALS = TOP / "vmm/cowvm.1", TOP / "monitor/cowvm-monitor.7"
@@ -130,7 +130,7 @@ class Bash:
     """A bash on a terminal; what it shows of a line after the Tab key."""
 
     def __init__(self, completions, cwd):
-        self.p = pexpect.spawn("bash", ["--norc", "--noprofile"], cwd=str(cwd), timeout=20,
+        self.p = pexpect.spawn("bash", ["--norc", "--noprofile"], cwd=str(cwd), timeout=60 * SLOW,
                                encoding="utf-8", dimensions=(50, 2000),
                                env={"PATH": "/usr/bin:/bin", "TERM": "dumb", "PS1": "$ ",
                                     "INPUTRC": "/dev/null"})
@@ -202,7 +202,7 @@ def completions(installed, line, cwd):
     tool = words[0]
     done = subprocess.run(["bash", "--norc", "-c", script % (
         installed, tool, tool, COWVM if tool == "cowvm" else COWIMG), "x", line],
-        capture_output=True, text=True, cwd=cwd, timeout=30)
+        capture_output=True, text=True, cwd=cwd, timeout=30 * SLOW)
     return set(done.stdout.split())
 
 

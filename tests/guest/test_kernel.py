@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tools import COWVM, DEMO, assemble, check_image, file_on_disk, overlay, run
+from tools import COWVM, DEMO, SLOW, assemble, check_image, file_on_disk, overlay, run
 from vm import Vm
 
 LOAD = 0x100000
@@ -274,7 +274,8 @@ def test_bad_kernel_is_refused_in_one_line(tmp_path, name, content, message):
     else:
         path.write_bytes(content)
     done = subprocess.run([COWVM, "-enable-kvm", "-display", "none", "-kernel", str(path)],
-                          stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, timeout=30)
+                          stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          timeout=30 * SLOW)
     assert done.returncode == 1
     assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
 

@@ -57,7 +57,7 @@ def echoes(connection, data):
 
 
 def connect(port, host="127.0.0.1"):
-    return socket.create_connection((host, port), timeout=20)
+    return socket.create_connection((host, port), timeout=60 * SLOW)
 
 
 def check_forwarding(vm):
@@ -75,7 +75,7 @@ def check_forwarding(vm):
         with pytest.raises(socket.timeout):
             c.recv(10)
         assert vm.monitor("set_link n0 on") == ""
-        c.settimeout(30)
+        c.settimeout(60 * SLOW)
         assert c.recv(10) == b"two"
     assert vm.monitor("hostfwd_remove n0 " + rule) == "host forwarding rule for %s removed" % rule
     assert vm.monitor("hostfwd_remove " + rule) == "host forwarding rule for %s not found" % rule
@@ -101,7 +101,7 @@ def check_dumps(where):
     both, sent = frames(where / "all"), frames(where / "rx")
     guest = b"\x52\x54\0\x12\x34\x56"
     assert both[0][6:12] == guest and both[0][:6] == b"\xff" * 6    # asks for an address
-    assert any(f[:6] == guest for f in both) and max(len(f) for f in both) > 1000
+    assert any(f[:6] == guest for f in both) and max(len(f) for f in both) > 300    # DHCP
     assert sent and [f[:60] for f in both if f[6:12] == guest] == sent
     assert sum(f.endswith(b"line 7\n") for f in both) >= 2          # and comes back
     assert frames(where / "tx") == []
@@ -128,6 +128,7 @@ def test_a_guest_gets_an_address_and_answers_at_forwarded_ports(kernel, card, tm
         assert "- rx: type=filter-dump,file=%s,maxlen=60,status=on" % (tmp_path / "rx") in \
             vm.monitor("info network")
         check_forwarding(vm)
+        assert vm.quit() == 0           # between two frames, not in the middle of one
     check_dumps(tmp_path)
 
 
@@ -226,7 +227,7 @@ def on_tap(kernel, card, work):
                                                    backend.replace(",queues=3", ""))
         # An interface that somebody takes away is not asked for frames for ever.
         subprocess.run(["ip", "link", "del", "tap7"], check=True)
-        assert main_thread_works(vm, 0.5) < 0.5
+        vm.wait_for(lambda: main_thread_works(vm, 0.5) < 0.5, 30, lambda: "it never rests")
 
 
 @pytest.mark.any_kvm
@@ -365,7 +366,7 @@ REFUSED = [
 @pytest.mark.parametrize("args, message", REFUSED, ids=[r[0] for r in REFUSED])
 def test_a_bad_option_ends_the_program_with_one_line(args, message):
     run = subprocess.run([COWVM, "-S", "-display", "none", "-monitor", "none"] + args.split(),
-                         capture_output=True, text=True, timeout=20, check=False)
+                         capture_output=True, text=True, timeout=60 * SLOW, check=False)
     assert run.returncode == 1
     assert run.stderr == "cowvm: %s\n" % message
 

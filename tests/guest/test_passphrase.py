@@ -171,10 +171,10 @@ def test_asks_on_a_socket_too_and_shows_nothing_there(tmp_path, counts):
 
 
 def test_nobody_waits_while_a_passphrase_is_tried(tmp_path):
-    """Whoever made the disk wanted that to take a second."""
+    """Whoever made the disk wanted that to take two seconds."""
     disk, path = tmp_path / "a.qcow2", tmp_path / "mon"
     cowimg("create", "-q", "-f", "qcow2", *crypt.SECRET, "-o",
-           "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1000", disk, "16M")
+           "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=2000", disk, "16M")
     with Vm("-hda", disk, "-S", "-monitor", "unix:%s,server,nowait" % path) as vm:
         other = Socket(path)
         other.until("(cowvm) ")
@@ -212,8 +212,8 @@ def test_nothing_touches_a_locked_disk(tmp_path, counts):
         for port, value in ((0x1F2, 1), (0x1F3, 0), (0x1F4, 0), (0x1F5, 0), (0x1F6, 0xE0),
                             (0x1F7, 0x20)):
             assert vm.monitor("o /b 0x%x 0x%x" % (port, value)) == ""
-        time.sleep(0.2)
-        assert int(vm.monitor("i /b 0x1f7").split("=")[1], 16) & 0x89 == 1     # error, no data
+        vm.wait_for(lambda: int(vm.monitor("i /b 0x1f7").split("=")[1], 16) & 0x89 == 1, 20,
+                    lambda: vm.monitor("i /b 0x1f7"))   # an error, no data
         assert vm.monitor("info status") == "VM status: paused (prelaunch)"
         assert vm.quit() == 0
     assert disk.read_bytes() == before

@@ -39,7 +39,7 @@ def test_passwords_decide_who_gets_in():
         assert enters("secret78 and more")                      # eight bytes count
         assert vm.monitor("expire_password vnc now") == ""
         assert not enters("secret78")
-        assert vm.monitor("expire_password vnc +60") == ""
+        assert vm.monitor("expire_password vnc +3600") == ""
         assert enters("secret78")
         vm.monitor("expire_password vnc never")
         vm.spawn.send("change vnc password\r")

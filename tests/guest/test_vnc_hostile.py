@@ -52,6 +52,14 @@ HOSTILE = {
 }
 
 
+def read_all(vm):
+    """The guest has read what was typed: there is room for keys again."""
+    had = -1
+    while had < len(vm.serial.text):
+        had = len(vm.serial.text)
+        vm.serial.drain(2)
+
+
 def test_bad_messages_hurt_nobody_else(tmp_path, echo):
     with vnc_vm(boot=echo) as (vm, address):
         vm.serial.expect("type")
@@ -63,9 +71,9 @@ def test_bad_messages_hurt_nobody_else(tmp_path, echo):
                 with contextlib.suppress(OSError):
                     sock.sendall(data)
                 left.append(sock)
-                assert responds(vm) < 2 * SLOW, name
+                assert responds(vm) < 10 * SLOW, name
             good.picture()
-            time.sleep(2)                   # the guest reads what was typed
+            read_all(vm)
             vm.monitor("sendkey f1")        # another size, while they all hang about
             vm.monitor("sendkey k")
             vm.serial.expect(r"\*", timeout=120)
@@ -95,12 +103,12 @@ def test_who_asks_and_never_reads_is_let_go(tmp_path, echo):
             vm.monitor("sendkey f1")
             vm.monitor("sendkey k")
             vm.serial.expect(r"\*")
-            assert responds(vm) < 2 * SLOW
+            assert responds(vm) < 10 * SLOW
             want = dump(vm, tmp_path)
             good.wait(lambda p: p == want)
         start = time.monotonic()
         assert vm.quit() == 0               # with three threads in the middle of a write
-        assert time.monotonic() - start < 5 * SLOW
+        assert time.monotonic() - start < 20 * SLOW
         for sock in greedy:
             sock.close()
 
@@ -114,7 +122,7 @@ def test_crowds_and_comings_and_goings_leave_nothing_behind(tmp_path):
         time.sleep(0.5)
         before = count()
         silent = [socket.create_connection(address) for _ in range(60)]
-        assert responds(vm) < 2 * SLOW
+        assert responds(vm) < 10 * SLOW
         for sock in silent:
             sock.close()
 

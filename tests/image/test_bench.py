@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, check_image, qemu_img, qemu_io
+from tools import COWIMG, SLOW, check_image, qemu_img, qemu_io
 
 
 def image(work):
@@ -14,8 +14,8 @@ def image(work):
 
 
 def bench(program, *args, cwd):
-    done = subprocess.run([program, "bench", *map(str, args)], cwd=cwd, timeout=30, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True)
+    done = subprocess.run([program, "bench", *map(str, args)], cwd=cwd, text=True,
+                          timeout=60 * SLOW, stdin=subprocess.DEVNULL, capture_output=True)
     return (done.returncode, re.sub(r"in [\d.]+ seconds", "in X seconds", done.stdout),
             done.stderr.replace("qemu-img", "cowimg"))
 

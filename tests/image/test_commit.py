@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pairs import Pair
-from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, run
+from tools import COWIMG, SLOW, check_image, cowimg, qemu_img, qemu_io, run
 
 
 def make(work, sizes=("1M", "2M", "3M"), top_cluster="4k"):
@@ -137,8 +137,10 @@ def test_a_base_that_others_write_or_read_is_refused(tmp_path):
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "mid.qcow2", "-F", "qcow2", "other",
         cwd=tmp_path)
     with subprocess.Popen(["qemu-io", "-r", str(tmp_path / "other")], stdin=subprocess.PIPE,
-                          stdout=subprocess.DEVNULL) as holder:
-        time.sleep(0.5)
+                          stdout=subprocess.PIPE) as holder:
+        holder.stdin.write(b"read 0 512\n")
+        holder.stdin.flush()
+        holder.stdout.readline()                # it has the image open
         done = cowimg("commit", "top.qcow2", cwd=tmp_path, ok=(1,))
         assert 'Failed to get "write" lock\nIs another process using the image [mid.qcow2]?' \
             in done.stdout
@@ -153,7 +155,7 @@ def test_an_interrupted_commit_can_be_done_again(tmp_path):
     with subprocess.Popen([COWIMG, "commit", "-r", "8M", str(top)]) as job:
         time.sleep(0.7)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(20) != 0
+        assert job.wait(20 * SLOW) != 0
     check_image(top)
     check_image(tmp_path / "mid.qcow2")
     qemu_io(top, "read -P 7 0 48M")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, run
+from tools import COWIMG, SLOW, check_image, cowimg, qemu_img, qemu_io, run
 
 MIB = 1 << 20
 
@@ -291,7 +291,7 @@ def test_words_and_exit_codes_are_the_references(tmp_path, part):
         said = []
         for program, name in (COWIMG, "ours"), ("qemu-img", "theirs"):
             done = subprocess.run([program, *words], cwd=tmp_path / name, capture_output=True,
-                                  stdin=subprocess.DEVNULL, timeout=60)
+                                  stdin=subprocess.DEVNULL, timeout=60 * SLOW)
             said.append((done.returncode, done.stdout.decode().replace("cowimg", "qemu-img"),
                          done.stderr.decode().replace("cowimg", "qemu-img")))
         if words[:2] == ["convert", "-p"]:      # how often is not agreed on
@@ -323,6 +323,21 @@ def test_dd_copies_what_the_reference_copies(tmp_path, out):
 
 # --- what goes wrong on the way ------------------------------------------------------
 
+def wait_for_data(path, before=0):
+    """Something that was not there before has been written to the second mebibyte."""
+    end = time.monotonic() + 60 * SLOW
+    while True:
+        data = b""
+        if path.exists():
+            with open(path, "rb") as f:
+                f.seek(MIB)
+                data = f.read(MIB)
+        if data.strip(bytes([before])):
+            return
+        assert time.monotonic() < end, "nothing is written"
+        time.sleep(0.05)
+
+
 def start_slow(tmp_path, *flags):
     source = tmp_path / "long.raw"
     with open(source, "wb") as f:
@@ -337,21 +352,21 @@ def start_slow(tmp_path, *flags):
 @pytest.mark.parametrize("format", ["raw", "qcow2"])
 def test_an_interrupted_convert_leaves_no_target(tmp_path, number, format):
     out, p = start_slow(tmp_path, "-O", format)
-    time.sleep(1)
+    wait_for_data(out)
     p.send_signal(signal.SIGUSR1)
-    time.sleep(0.2)
+    assert p.stderr.readline().endswith("/100%)\n")
     p.send_signal(number)
-    _, said = p.communicate(timeout=20)
-    assert p.returncode == 1 and "interrupted" in said and "/100%)\n" in said, said
+    _, said = p.communicate(timeout=60 * SLOW)
+    assert p.returncode == 1 and "interrupted" in said, said
     assert not out.exists()
 
 
 def test_an_interrupted_convert_leaves_no_boot_sector_in_a_target_that_was_there(tmp_path):
     (tmp_path / "out").write_bytes(b"\xee" * (64 * MIB))
     out, p = start_slow(tmp_path, "-n", "-O", "raw")
-    time.sleep(1)
+    wait_for_data(out, 0xEE)
     p.send_signal(signal.SIGINT)
-    _, said = p.communicate(timeout=20)
+    _, said = p.communicate(timeout=60 * SLOW)
     assert p.returncode == 1 and "not complete" in said
     assert out.read_bytes()[:65536] == bytes(65536)
 
@@ -361,7 +376,7 @@ def test_the_rate_limit_holds(tmp_path):
     source.write_bytes(os.urandom(4 * MIB))
     begin = time.monotonic()
     cowimg("convert", "-r", "4M", "-f", "raw", "-O", "qcow2", source, tmp_path / "out")
-    assert 0.7 < time.monotonic() - begin < 10
+    assert time.monotonic() - begin > 0.7
     identical(source, tmp_path / "out", "-f", "raw", "-F", "qcow2")
 
 
@@ -420,12 +435,11 @@ def test_sixty_four_tebibytes_of_holes_take_no_time_and_memory(tmp_path):
     image, out = tmp_path / "image", tmp_path / "out"
     qemu_img("create", "-q", "-f", "qcow2", image, "64T")
     qemu_io(image, "write -q -P 5 10T 1M", "write -q -P 6 63T 5M")
-    begin = time.monotonic()
     p = subprocess.Popen([COWIMG, "convert", "-O", "qcow2", image, out])
     _, status, usage = os.wait4(p.pid, 0)
     p.returncode = os.waitstatus_to_exitcode(status)
     assert p.returncode == 0
     if not os.environ.get("COWVM_TEST_SLOW"):   # sanitizers have memory of their own
-        assert time.monotonic() - begin < 10 and usage.ru_maxrss < 200 << 10
+        assert usage.ru_utime + usage.ru_stime < 10 and usage.ru_maxrss < 200 << 10
     check_image(out)
     qemu_io(out, "read -q -P 5 10T 1M", "read -q -P 6 63T 5M", "read -q -P 0 20T 1M")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io
+from tools import COWIMG, SLOW, check_image, cowimg, qemu_img, qemu_io
 
 
 def both(tmp_path, *args, prepare=None, name="qemu-img"):
@@ -19,7 +19,7 @@ def both(tmp_path, *args, prepare=None, name="qemu-img"):
         work.mkdir(exist_ok=True)
         if prepare:
             prepare(work)
-        done = subprocess.run([program] + [str(a) for a in args], cwd=work, timeout=60,
+        done = subprocess.run([program] + [str(a) for a in args], cwd=work, timeout=60 * SLOW,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
         results.append((done.returncode, done.stdout.replace("cowimg", name),
                         done.stderr.replace("cowimg", name)))
@@ -270,5 +270,5 @@ def test_two_writers_are_kept_apart(tmp_path):
         assert "Is another process using the image" in done.stdout
     finally:
         holder.stdin.close()
-        holder.wait(timeout=20)
+        holder.wait(timeout=60 * SLOW)
     cowimg("resize", image, "8M")

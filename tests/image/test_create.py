@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, cowimg, qemu_img
+from tools import COWIMG, SLOW, cowimg, qemu_img
 from test_cowimg import base_image, same
 
 HELP = [
@@ -138,7 +138,8 @@ def test_a_refused_image_leaves_an_old_file_alone(tmp_path):
 def test_a_file_that_cannot_be_finished_is_removed(tmp_path):
     done = subprocess.run(["bash", "-c", "ulimit -f 1000; trap '' XFSZ; exec \"$@\"", "-",
                            str(COWIMG), "create", "-f", "qcow2", "-o", "preallocation=full",
-                           str(tmp_path / "a"), "9M"], capture_output=True, text=True, timeout=60)
+                           str(tmp_path / "a"), "9M"], capture_output=True, text=True,
+                          timeout=60 * SLOW)
     assert done.returncode == 1
     assert "Could not resize image: Failed to resize underlying file" in done.stderr
     assert not (tmp_path / "a").exists()

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, TOP, cowimg, qemu_img
+from tools import COWIMG, SLOW, TOP, cowimg, qemu_img
 
 IMG = TOP / "block/img"
 MANUALS = [IMG / "cowimg.1", TOP / "block/cowvm-images.7"]
@@ -28,7 +28,7 @@ def takes(command, option, cwd):
     # resize takes its last two words off first.
     rest = ["x", "1M"] if command == "resize" else []
     done = subprocess.run([COWIMG, command, option, *rest], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, cwd=cwd, timeout=20)
+                          stdin=subprocess.DEVNULL, cwd=cwd, timeout=60 * SLOW)
     return "unrecognized option" not in done.stderr
 
 

@@ -1,12 +1,11 @@
 """cowimg map next to qemu-img: every attribute, every joint, in bounded time."""
 import json
 import random
-import time
 
 import pytest
 
 from pairs import Pair
-from tools import cowimg, qemu_img, qemu_io, run
+from tools import SLOW, cowimg, cpu_seconds, qemu_img, qemu_io, run
 
 LINES = r"""
 map top.qcow2
@@ -110,8 +109,8 @@ def test_a_sparse_image_of_64_tib_is_mapped_at_once(tmp_path):
     qemu_img("create", "-q", "-f", "qcow2", big, "64T")
     qemu_io(big, "write -P 1 63T 64k", "write -P 1 1G 64k")
     qemu_img("create", "-q", "-f", "qcow2", "-b", big, "-F", "qcow2", top)
-    begin = time.monotonic()
+    begin = cpu_seconds()
     extents = json.loads(cowimg("map", "--output=json", top).stdout)
-    assert time.monotonic() - begin < 10
+    assert cpu_seconds() - begin < 10 * SLOW
     assert [(e["start"], e["length"]) for e in extents if e["data"]] == \
         [(1 << 30, 65536), (63 << 40, 65536)]

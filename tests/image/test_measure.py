@@ -5,14 +5,14 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, cowimg, qemu_img, qemu_io
+from tools import COWIMG, SLOW, cowimg, qemu_img, qemu_io
 
 CLUSTERS = [512, 1024, 4096, 16384, 65536, 262144, 2097152]
 SIZES = ["0", "1", "513", "1M", "100M", "1023M", "4G", "64G"]
 
 
 def measure(program, *args, cwd=None):
-    done = subprocess.run([program, "measure", *map(str, args)], cwd=cwd, timeout=30,
+    done = subprocess.run([program, "measure", *map(str, args)], cwd=cwd, timeout=30 * SLOW,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr.replace("qemu-img", "cowimg")
 

@@ -3,11 +3,10 @@ import json
 import os
 import resource
 import subprocess
-import time
 
 import pytest
 
-from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, run
+from tools import COWIMG, SLOW, check_image, cowimg, cpu_seconds, qemu_img, qemu_io, run
 from test_cowimg import same
 from test_subclusters import merged
 
@@ -90,7 +89,7 @@ def test_a_full_disk_is_reported_and_nothing_is_lost(tmp_path):
     for mode in ("full", "metadata"):
         done = subprocess.run(["bash", "-c", "ulimit -f 2000; trap '' XFSZ; exec \"$@\"", "-",
                                COWIMG, "resize", "--preallocation=" + mode, image, "40M"],
-                              capture_output=True, text=True, timeout=60)
+                              capture_output=True, text=True, timeout=60 * SLOW)
         assert done.returncode == 1 and "Failed to resize underlying file" in done.stderr
         assert json.loads(qemu_img("info", "--output=json", image).stdout)[
             "virtual-size"] == 1 << 20
@@ -107,10 +106,10 @@ def test_giant_sparse_images_take_seconds_and_little_memory(tmp_path, options):
     asan = "asan" in str(COWIMG)
 
     def measured(*args):
-        start = time.monotonic()
+        start = cpu_seconds()
         run(COWIMG, *args, preexec_fn=None if asan else lambda: resource.setrlimit(
             resource.RLIMIT_AS, (1 << 30, 1 << 30)))
-        assert time.monotonic() - start < 20
+        assert cpu_seconds() - start < 20 * SLOW
     measured("create", "-f", "qcow2", "-o", options, image, "64T")
     run("qemu-io", "-c", "write -P 7 63T 64k", "-c", "write -P 8 1M 64k", image)
     for args in (("info", image), ("check", image), ("map", "--output=json", image),

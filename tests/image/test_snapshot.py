@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tools import COWIMG, check_image, cowimg, qemu_img, qemu_io, run
+from tools import COWIMG, SLOW, check_image, cowimg, qemu_img, qemu_io, run
 
 
 def make(path, *options, size="64M", fmt=()):
@@ -52,7 +52,7 @@ def forge(path, change, count=None):
 
 def words(program, *args, cwd):
     done = subprocess.run([program, *map(str, args)], cwd=cwd, capture_output=True, text=True,
-                          timeout=60)
+                          timeout=60 * SLOW)
     name = program.rsplit("/", 1)[-1]
     return done.returncode, done.stdout, (done.stderr.replace(name, "PROGRAM")
                                           .replace("cowimg", "PROGRAM")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tools import COWIMG, cowimg, qemu_img, qemu_io, run
+from tools import COWIMG, SLOW, cowimg, qemu_img, qemu_io, run
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_interruption_leaves_no_target(tmp_path):
             while process.poll() is None and not (out.exists() and out.stat().st_size > 2 << 20):
                 time.sleep(0.0005)
             process.send_signal(signal.SIGINT)
-            words = process.communicate(timeout=30)[1]
+            words = process.communicate(timeout=30 * SLOW)[1]
         if process.returncode:
             break
         out.unlink()

@@ -27,6 +27,24 @@ def goes_on(vm):
     assert "torn" not in vm.serial.text and "error" not in vm.serial.text
 
 
+def landed(vm, start):
+    """Where the guest went on, when it was set to another moment after its serial text had that
+    length: a number or two behind the last one that does not follow from the one before."""
+    found = []
+
+    def come():
+        vm.serial.drain(0.1)
+        said = [(m.end(), int(m.group(1), 16)) for m in re.finditer(NUMBER, vm.serial.text)]
+        last = max((i for i, (end, _) in enumerate(said) if end <= start), default=0)
+        said = [number for _, number in said[last:]]
+        jumps = [i for i in range(1, len(said)) if said[i] != said[i - 1] + 1]
+        # A number may be half of it from before and half from after.
+        found[:] = said[jumps[-1] + 1:] if jumps else []
+        return len(found) > 2
+    vm.wait_for(come, 60, lambda: "it never went elsewhere: " + vm.serial.text[-200:])
+    return found[0]
+
+
 def last_number(vm):
     """Of a machine that has ended: all that it said, which on a busy host takes its time."""
     return int(re.findall(NUMBER, vm.serial.drain(30))[-1], 16)

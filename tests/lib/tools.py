@@ -23,6 +23,12 @@ def run(*command, ok=(0,), timeout=60, **kw):
     return done
 
 
+def cpu_seconds():
+    """What programs that we have run and waited for have used of the processors."""
+    t = os.times()
+    return t.children_user + t.children_system
+
+
 def cowimg(*args, **kw):
     return run(COWIMG, *args, **kw)
 

@@ -63,11 +63,15 @@ class Serial:
         os.write(self.connected().child_fd, text.encode())
 
     def drain(self, seconds=1):
-        """Everything that comes within these seconds, or until the port closes."""
-        try:
-            self.connected().expect([pexpect.EOF], timeout=seconds)
-        except pexpect.TIMEOUT:
-            pass
+        """Everything that comes within these seconds, or until the port closes; at least all
+        that is there by now, however long the host lets us wait for a turn."""
+        had = -1
+        while had < len(self.text):
+            had = len(self.text)
+            try:
+                self.connected().expect([pexpect.EOF], timeout=seconds)
+            except pexpect.TIMEOUT:
+                seconds = 0
         return self.text
 
     def take(self):
@@ -87,6 +91,7 @@ class Vm:
     def __init__(self, *args, kvm=True, memory=64, serial=True, program=COWVM, env=None):
         self.work = tempfile.mkdtemp(prefix="cowvm-vm.")
         self.commands, self.out_of_step = 0, False      # of debian.shell
+        self.words = 0                                  # of into_step
         command = ["-m", str(memory), "-display", "none", "-monitor", "stdio", "-net", "none"]
         if kvm and not os.environ.get("COWVM_TEST_TCG"):    # the reference can do without
             command.append("-enable-kvm")
@@ -130,6 +135,13 @@ class Vm:
         text = PROGRESS.sub("", ESCAPES.sub("", self.spawn.before.decode()))
         lines = text.replace("\r", "").split("\n")
         return "\n".join(lines[1:]).rstrip("\n")        # without the echo
+
+    def into_step(self):
+        """After words of the program's own, which show the prompt once more: all is read."""
+        self.words += 1
+        self.spawn.send("word%d\r" % self.words)
+        self.spawn.expect("unknown command: 'word%d'" % self.words)
+        self.spawn.expect(PROMPT)
 
     def bios(self):
         with open(self.bios_log, encoding="latin-1") as f:
