@@ -635,7 +635,7 @@ check-kill: all
 	COWVM_KILL_ROUNDS=$(or $(ROUNDS),100) COWVM_KILL_SEED=$(or $(SEED),$(shell date +%s)) \
 		/usr/bin/python3 -m pytest -p no:cacheprovider -s tests/guest/test_kill.py
 
-# Many snapshots in a row of a Debian kernel at work: half an hour for 50 (COUNT=).
+# Many snapshots in a row of a Debian kernel at work: a quarter of an hour for 50 (COUNT=).
 .PHONY: check-snapshots
 check-snapshots: all
 	+$(MAKE) --no-print-directory build/demo/base.qcow2

@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from bystander import Bystander
 from test_demo import DRIVES, log_in, shell
 from tools import DEMO, SLOW, check_image, cowimg, overlay, run
 from vm import Vm
@@ -99,34 +100,11 @@ class Echo:
                 connection.sendall(data)
 
 
-class Bystander(threading.Thread):
-    """Somebody else in the machine that runs the tests, who only wants to wake up every
-    now and then: if that comes seconds late, it is the machine that stood still.  All
-    that cowvm's threads do to each other and to their guest does not make it late."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.late, self.seen, self.ended = 0, 0, threading.Event()
-
-    def run(self):
-        before = time.monotonic()
-        while not self.ended.wait(0.25):
-            now = time.monotonic()
-            if now - before > 2:
-                self.late += now - before
-            before = now
-
-    def excuses(self, complaint):
-        """Half of a watchdog's patience (PATIENCE) passed without anybody running, since
-        complaints were looked for before."""
-        return re.search(LATE, complaint) and self.late - self.seen >= 10 * SLOW
-
-
 class Guest:
     """The system in the machine, and what is known of it at each snapshot."""
 
     def __init__(self, vm, bystander):
-        self.vm, self.bystander, self.states, self.excused = vm, bystander, {}, set()
+        self.vm, self.bystander, self.states = vm, bystander, {}
 
     def state(self):
         """What the writer has got to, in memory, and the guest's time."""
@@ -134,13 +112,17 @@ class Guest:
 
     def lives(self):
         *ill, files = shell(self.vm, "sh /root/lives", 300).split("\n")
-        heads = [line for line in ill if re.match(r"\d+:", line) and line not in self.excused]
-        for line in heads:
-            assert self.bystander.excuses(line), "\n".join(ill)
-            self.excused.add(line)
-        self.bystander.seen = self.bystander.late
+        heads = {line for line in ill if re.match(r"\d+:", line)}
+        for line in heads - self.bystander.excused:
+            assert self.excuses(line), "\n".join(ill)
+            self.bystander.excused.add(line)
+        self.bystander.look()
         assert "the writer stands still" not in ill
         assert re.fullmatch(r"good [1-9]", files), files
+
+    def excuses(self, complaint):
+        """Half of a watchdog's patience (PATIENCE) passed without anybody running."""
+        return re.search(LATE, complaint) and self.bystander.lost() >= 10 * SLOW
 
     def awake(self):
         """After loadvm: what was typed last is gone, or comes again."""
@@ -220,11 +202,8 @@ def echo():
 
 @pytest.fixture
 def bystander():
-    it = Bystander()
-    it.start()
-    yield it
-    it.ended.set()
-    it.join()
+    with Bystander() as it:
+        yield it
 
 
 @pytest.fixture
@@ -343,7 +322,7 @@ def test_snapshots_in_a_row_and_back_to_each(disk, echo, bystander, tell):
         assert "chain depth: %d" % (COUNT + 1) in vm.monitor("info block virtio0")
         power_off(vm)
     tell("the machine stood still for %.0f s, complaints excused by it: %d" % (
-        bystander.late, len(guest.excused)))
+        bystander.late, len(bystander.excused)))
     check_image(disk)
     cowimg("snapshot", "--verify", disk, timeout=300)
     tell("verified")

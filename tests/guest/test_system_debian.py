@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bystander import Bystander
 from debian import (GUESTS, Events, LargeFrames, Namespace, Peer, check_kernel, log_in, shell,
                     system_args)
 from rfb import Rfb
@@ -75,7 +76,7 @@ def debian(tmp_path_factory):
     work = tmp_path_factory.mktemp("debian")
     disk = overlay(GUESTS / "debian.qcow2", work / "disk.qcow2")
     ports = {card: free_port() for card in CARDS}
-    with Namespace() as space, vnc_vm(
+    with Bystander() as bystander, Namespace() as space, vnc_vm(
             *system_args(), "-drive", "file=%s,if=virtio" % disk, "-smp", "2",
             *network_args(space, work, ports), *port_args(work), "-mem-path", work,
             "-device", "virtio-keyboard-pci", "-device", "virtio-tablet-pci", "-device",
@@ -83,7 +84,7 @@ def debian(tmp_path_factory):
         log_in(vm)
         is_up(vm)
         yield SimpleNamespace(vm=vm, disk=disk, ports=ports, space=space, vnc=address,
-                              port=work / "port")
+                              port=work / "port", bystander=bystander)
 
 
 def test_systemd_comes_up_to_multi_user_on_virtio(debian):
@@ -91,7 +92,7 @@ def test_systemd_comes_up_to_multi_user_on_virtio(debian):
     assert shell(vm, "nproc") == "2"
     assert shell(vm, "findmnt -no SOURCE,FSTYPE /").split() == ["/dev/vda", "ext4"]
     assert "rw" in shell(vm, "findmnt -no OPTIONS /")
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def test_a_person_logs_in_at_the_screen(debian):
@@ -121,7 +122,7 @@ def test_tcp_both_ways_through_the_user_network(debian, card):
         listener.listen()
         peer.called(listener, net + ".2")
     peer.calls(socket.socket(), ("127.0.0.1", debian.ports[card]))
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 @pytest.mark.parametrize("card", CARDS)
@@ -148,7 +149,7 @@ def test_tcp_both_ways_through_a_tap(debian, card):
         assert len(carried) == 4 and min(carried.values()) > 1 << 16, carried
     else:
         assert large == [0, 0]
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def interface(vm, card):
@@ -188,7 +189,7 @@ def test_entropy_comes_from_the_host(debian):
     assert shell(vm, "head -c 4096 /dev/hwrng | wc -c") == "4096"
     assert len(set(shell(vm, "head -c 64 /dev/hwrng | od -An -v -tx1").split())) > 24
     assert shell(vm, "head -c 4096 /dev/urandom | wc -c") == "4096"
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def test_a_virtio_console_talks_both_ways(debian):
@@ -206,7 +207,7 @@ def test_a_virtio_console_talks_both_ways(debian):
         assert shell(vm, "read line <&4; exec 4>&-; echo $line") == "hello from the host"
     finally:
         os.close(fd)
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def test_a_port_carries_bytes_both_ways(debian):
@@ -215,7 +216,7 @@ def test_a_port_carries_bytes_both_ways(debian):
         s.settimeout(60 * SLOW)
         s.connect(str(debian.port))
         peer.by_port(s, "/dev/virtio-ports/" + PORT)
-    check_kernel(debian.vm)
+    check_kernel(debian.vm, debian.bystander)
 
 
 def test_linux_hears_the_ps2_keyboard_and_mouse(debian):
@@ -266,7 +267,7 @@ def test_the_balloon_takes_memory_and_gives_it_back(debian):
     assert vm.monitor("balloon 384") == ""
     has(384)
     assert total() == before
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def test_time_stands_still_while_the_machine_does(debian):
@@ -289,7 +290,7 @@ def test_time_stands_still_while_the_machine_does(debian):
     for source in shell(vm, "cat " + clock.replace("current", "available")).split():
         shell(vm, "echo %s >%s; sleep 2" % (source, clock))
     shell(vm, "echo kvm-clock >%s" % clock)
-    check_kernel(vm)
+    check_kernel(vm, debian.bystander)
 
 
 def test_system_powerdown_ends_systemd_in_good_order(debian):

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import threading
+import warnings
 
 from tools import SLOW, TOP, run
 
@@ -18,6 +19,8 @@ BOOT = 300                              # seconds until the shell, at worst
 TROUBLE = re.compile(r"soft lockup|hung_task|blocked for more than|BUG:|Oops|I/O error|"
                      r"clocksource.*unstable|nobody cared|lost interrupt|Tx Unit Hang|"
                      r"NETDEV WATCHDOG|timeout, completed")
+# Patience of cards' drivers in seconds, which no option makes longer.
+CARD_PATIENCE = re.compile("Tx Unit Hang|NETDEV WATCHDOG"), 5
 
 
 def kernel_args(*words):
@@ -65,11 +68,21 @@ def shell(vm, command, timeout=60):
     return out
 
 
-def check_kernel(vm):
-    """It has nothing to complain about."""
+def check_kernel(vm, bystander=None):
+    """It has nothing to complain about, but for cards that were slow while the machine that
+    all of this runs in stood still."""
     log = shell(vm, "dmesg")
     found = [line for line in log.split("\n") if TROUBLE.search(line)]
-    assert not found, "\n".join(found)
+    if bystander:
+        cards, patience = CARD_PATIENCE
+        for line in found if bystander.lost() >= patience else []:
+            if cards.search(line) and line not in bystander.excused:
+                warnings.warn("excused: " + line)
+                bystander.excused.add(line)
+        bystander.look()
+        found = [line for line in found if line not in bystander.excused]
+    assert not found, "%s\n(the machine stood still for %.1f s)" % (
+        "\n".join(found), bystander.late if bystander else 0)
 
 
 # --- input ----------------------------------------------------------------------------
