@@ -650,13 +650,17 @@ static void keys_are_held_and_chords_wait_for_each_other(void **state)
 {
 	static const u32 expected[] = {0x1d, 0x38, 0x53 | 0x80, 0x1d3, 0x138, 0x11d, 0x1e, 0x11e};
 	static struct fixture x;
+	u64 start;
 
 	setup(&x);
 	type(&x, "");
-	answer_is(&x, "sendkey ctrl-alt-delete 30", "");
+	start = now_ns();
+	answer_is(&x, "sendkey ctrl-alt-delete 400", "");
 	answer_is(&x, "sendkey a 30", "");
-	assert_int_equal(x.vm.n_keys, 3);
-	turn(&x, 100);
+	if (now_ns() - start < 400 * NS_PER_MS) /* or the host let us wait for so long */
+		assert_int_equal(x.vm.n_keys, 3);
+	for (unsigned i = 0; i < 600 && x.vm.n_keys < ARRAY_LEN(expected); i++)
+		turn(&x, 100);
 	assert_int_equal(x.vm.n_keys, ARRAY_LEN(expected));
 	assert_memory_equal(x.vm.keys, expected, sizeof(expected));
 	teardown(&x);
