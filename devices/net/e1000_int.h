@@ -32,7 +32,7 @@ struct e1000 {
 	struct net_end *direct;		/* [dev.lock] any thread sends to it; NULL: main sends */
 	bool paused;			/* [dev.lock] */
 	struct timer throttle;		/* end of the interval without interrupts */
-	u8 *frame;			/* [main] of the guest, as it is put together */
+	u8 *frame;			/* [dev.lock] of the guest, as it is put together */
 	u32 reg[E1000_REG_BYTES / 4];	/* [dev.lock] */
 	u16 phy[E1000_PHY_REGS];	/* [dev.lock] */
 	u16 eeprom[E1000_EEPROM_WORDS]; /* [dev.lock] */

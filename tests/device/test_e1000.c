@@ -106,17 +106,23 @@ static void offer(struct net_rig *r, u32 index)
 	put(r, R_TDT, index + 1);
 }
 
+/* One frame is through: main has looked, and says that it is not needed. */
+static void start_direct(struct net_rig *r, struct net_ops *ops)
+{
+	start(r);
+	*ops = *r->peer.ops;
+	ops->receive_direct = take_directly;
+	r->peer.ops = ops;
+	offer(r, 0);
+	net_rig_run(r);
+}
+
 static void a_peer_that_can_gets_frames_without_the_main_loop(void **state)
 {
 	struct net_rig r;
 	struct net_ops ops;
 
-	start(&r);
-	ops = *r.peer.ops;
-	ops.receive_direct = take_directly;
-	r.peer.ops = &ops;
-	offer(&r, 0);
-	net_rig_run(&r); /* main looks, and says that it is not needed */
+	start_direct(&r, &ops);
 	offer(&r, 1);
 	offer(&r, 2);
 	assert_int_equal(r.got, 3);
@@ -267,12 +273,7 @@ static void a_packet_that_goes_directly_does_not_go_on_otherwise(void **state)
 	struct net_rig r;
 	struct net_ops ops;
 
-	start(&r);
-	ops = *r.peer.ops;
-	ops.receive_direct = take_directly;
-	r.peer.ops = &ops;
-	offer(&r, 0);
-	net_rig_run(&r);
+	start_direct(&r, &ops);
 	r.busy = true;
 	put_large_send(&r, 1);
 	assert_int_equal(r.peer.queued_bytes, 0);

@@ -28,12 +28,7 @@ main:	mov	ecx, 0x4b564d01
 	wrmsr
 	mov	al, '.'
 	call	putc
-wait:	mov	dx, 0x3fd
-	in	al, dx
-	test	al, 1
-	jz	wait
-	mov	dx, 0x3f8
-	in	al, dx
+wait:	call	getc
 	mov	[0x7b01], al
 	cmp	al, 'v'
 	je	virtio
@@ -117,7 +112,7 @@ ide:	mov	dx, 0xcf8
 	mov	dx, 0x1f7
 	in	al, dx
 	jmp	done
-
+""" + guests.GETC + """
 	.balign 8
 packet:	.byte	16, 0
 	.word	32, 0, 0x2000

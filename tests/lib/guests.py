@@ -36,6 +36,16 @@ putc:	push	ax
 	out	dx, al
 	ret
 """
+# AL = what comes on COM1 next.
+GETC = """
+getc:	mov	dx, 0x3fd
+2:	in	al, dx
+	test	al, 1
+	jz	2b
+	mov	dx, 0x3f8
+	in	al, dx
+	ret
+"""
 # SeaBIOS puts the power management ports at 0x600: PM1a control, sleep type 0, SLP_EN.
 POWER_OFF = """
 power_off:
@@ -266,12 +276,7 @@ main:	mov	si, offset lock
 	call	packet
 	mov	si, offset text
 	call	puts
-wait:	mov	dx, 0x3fd
-	in	al, dx
-	test	al, 1
-	jz	wait
-	mov	dx, 0x3f8
-	in	al, dx
+	call	getc
 	mov	si, offset unlock
 	call	packet
 	call	packet
@@ -308,7 +313,7 @@ packet:	mov	dx, 0x376
 lock:	.byte	0x1e, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0
 unlock:	.byte	0x1e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 	.byte	0x1b, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0
-""" + HALT + say("locked\r\n") + say("opened\r\n", "text2"), work)
+""" + GETC + HALT + say("locked\r\n") + say("opened\r\n", "text2"), work)
 
 
 def multiboot_kernel(work, text):
